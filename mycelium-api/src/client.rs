@@ -1,1 +1,282 @@
-//! Blocking client.
+//! A blocking client: one method per path, errors that a person understands.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{Method, Request, StatusCode};
+use ureq::{Agent, Timeout};
+
+use crate::{
+    AddIdentity, AddPeer, Identity, Info, PacketStatistics, PeerStats, PublicKey, PublicKeyReply,
+    QueriedSubnet, Route, Status, path,
+};
+
+/// The server answers from published copies, in milliseconds: a wait this long means that something is stuck.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest answer that is read: about a million routes.
+const ANSWER_LIMIT: u64 = 256 << 20;
+
+/// The longest error text that is shown.
+const ERROR_TEXT_LIMIT: u64 = 4096;
+
+/// What RFC 3986 lets stand in a path segment.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing listens there.
+    #[error(
+        "no node answers at {address}: is mycelium running? If its API is elsewhere, name it with --api-addr before the command"
+    )]
+    NotRunning {
+        /// Where we asked.
+        address: SocketAddr,
+    },
+    /// Something listens and says nothing.
+    #[error("the node at {address} did not answer within {} s", TIMEOUT.as_secs())]
+    Silent {
+        /// Where we asked.
+        address: SocketAddr,
+    },
+    /// The path is not known there.
+    #[error(
+        "what answers at {address} does not know this command: it may be an older node, or something else than mycelium"
+    )]
+    Unsupported {
+        /// Where we asked.
+        address: SocketAddr,
+    },
+    /// The node refused, and says why.
+    #[error("{text}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The node's words.
+        text: String,
+    },
+    /// The answer is not what this version expects.
+    #[error("the answer of {address} cannot be read: {source}")]
+    Unreadable {
+        /// Where we asked.
+        address: SocketAddr,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The connection broke, or something that is no HTTP server answers.
+    #[error("cannot talk to the node at {address}: {reason}")]
+    Connection {
+        /// Where we asked.
+        address: SocketAddr,
+        /// What the transport says.
+        reason: String,
+    },
+}
+
+/// A client of one node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: Agent,
+    address: SocketAddr,
+}
+
+impl Client {
+    /// A client of the node whose API is at `address`. Does not connect yet.
+    ///
+    /// Proxy settings of the environment are not followed: they are for the web, not for this machine's node.
+    pub fn new(address: SocketAddr) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .timeout_global(Some(TIMEOUT))
+            .user_agent(concat!("mycelium/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Self { agent, address }
+    }
+
+    /// Where this client asks.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who the node is.
+    pub fn info(&self) -> Result<Info, Error> {
+        self.get(path::ADMIN)
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> Result<Vec<PeerStats>, Error> {
+        self.get(path::PEERS)
+    }
+
+    /// Add a peer by its endpoint, `tcp://1.2.3.4:9651`.
+    pub fn add_peer(&self, endpoint: &str) -> Result<(), Error> {
+        let endpoint = endpoint.to_owned();
+        self.post(path::PEERS, &AddPeer { endpoint }).map(drop)
+    }
+
+    /// Remove a peer by its endpoint; its link is closed.
+    pub fn remove_peer(&self, endpoint: &str) -> Result<(), Error> {
+        self.delete(&path::PEER.replace("{endpoint}", &segment(endpoint)))
+    }
+
+    /// Routes in use.
+    pub fn selected_routes(&self) -> Result<Vec<Route>, Error> {
+        self.get(path::ROUTES_SELECTED)
+    }
+
+    /// Routes held ready.
+    pub fn fallback_routes(&self) -> Result<Vec<Route>, Error> {
+        self.get(path::ROUTES_FALLBACK)
+    }
+
+    /// Subnets that are being asked for.
+    pub fn queried_subnets(&self) -> Result<Vec<QueriedSubnet>, Error> {
+        self.get(path::ROUTES_QUERIED)
+    }
+
+    /// Packets and bytes by address.
+    pub fn packet_statistics(&self) -> Result<PacketStatistics, Error> {
+        self.get(path::PACKET_STATS)
+    }
+
+    /// The key behind an overlay address; `None`: no route to it is known.
+    pub fn public_key(&self, ip: IpAddr) -> Result<Option<PublicKey>, Error> {
+        let path = path::PUBLIC_KEY.replace("{ip}", &segment(&ip.to_string()));
+        match self.get::<PublicKeyReply>(&path) {
+            Ok(reply) => Ok(Some(reply.public_key)),
+            Err(Error::Unsupported { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The node at a glance (ours).
+    pub fn status(&self) -> Result<Status, Error> {
+        self.get(path::STATUS)
+    }
+
+    /// All identities (ours).
+    pub fn identities(&self) -> Result<Vec<Identity>, Error> {
+        self.get(path::IDENTITIES)
+    }
+
+    /// Add an identity (ours).
+    pub fn add_identity(&self, identity: &AddIdentity) -> Result<Identity, Error> {
+        self.read(&self.post(path::IDENTITIES, identity)?)
+    }
+
+    /// Remove an identity (ours); its interface goes, and its subnet is retracted.
+    pub fn remove_identity(&self, id: u32) -> Result<(), Error> {
+        self.delete(&path::IDENTITY.replace("{id}", &id.to_string()))
+    }
+
+    /// The body of a successful `GET`, as it came.
+    pub fn body(&self, path: &str) -> Result<String, Error> {
+        self.exchange(Method::GET, path, None)
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(&self.body(path)?)
+    }
+
+    fn post(&self, path: &str, request: &impl Serialize) -> Result<String, Error> {
+        let body = serde_json::to_string(request)
+            .expect("requests are structs of texts and options, which always serialise");
+        self.exchange(Method::POST, path, Some(body))
+    }
+
+    fn delete(&self, path: &str) -> Result<(), Error> {
+        self.exchange(Method::DELETE, path, None).map(drop)
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &str) -> Result<T, Error> {
+        serde_json::from_str(body).map_err(|source| Error::Unreadable {
+            address: self.address,
+            source,
+        })
+    }
+
+    fn exchange(&self, method: Method, path: &str, body: Option<String>) -> Result<String, Error> {
+        let uri = format!("http://{}{}{path}", self.address, path::BASE);
+        let request = Request::builder().method(method).uri(uri);
+        let answer = match body {
+            Some(body) => request
+                .header("content-type", "application/json")
+                .body(body)
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.agent.run(request)),
+            None => request
+                .body(())
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.agent.run(request)),
+        };
+        let mut answer = answer.map_err(|error| self.explain(error))?;
+        let status = answer.status();
+        let limit = if status.is_success() {
+            ANSWER_LIMIT
+        } else {
+            ERROR_TEXT_LIMIT
+        };
+        let text = answer
+            .body_mut()
+            .with_config()
+            .limit(limit)
+            .lossy_utf8(!status.is_success())
+            .read_to_string();
+        if status.is_success() {
+            return text.map_err(|error| self.explain(error));
+        }
+        let text = text.unwrap_or_default();
+        Err(match text.trim() {
+            "" if status == StatusCode::NOT_FOUND => Error::Unsupported {
+                address: self.address,
+            },
+            "" => Error::Refused {
+                status: status.as_u16(),
+                text: format!("the node at {} answered {status}", self.address),
+            },
+            text => Error::Refused {
+                status: status.as_u16(),
+                text: text.to_owned(),
+            },
+        })
+    }
+
+    fn explain(&self, error: ureq::Error) -> Error {
+        let address = self.address;
+        match error {
+            // Connecting takes no time on this machine; elsewhere, nobody is there.
+            ureq::Error::Timeout(Timeout::Connect) | ureq::Error::ConnectionFailed => {
+                Error::NotRunning { address }
+            }
+            ureq::Error::Timeout(_) => Error::Silent { address },
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Error::NotRunning { address }
+            }
+            other => Error::Connection {
+                address,
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+#[cfg(test)]
+mod tests;
