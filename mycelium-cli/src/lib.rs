@@ -1,1 +1,126 @@
-//! To be described.
+//! The client commands of the `mycelium` binary: everything that it does besides being the node.
+//!
+//! Each command is a file with its arguments, help text and output. They talk to a running node through
+//! [`mycelium_api::client`] or work on key files; none opens a socket of its own or knows the protocol.
+//! Standard output carries the answer and nothing else, so that it can be piped; remarks go to standard error.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mycelium_api::client::Client;
+
+mod error;
+pub mod generate_keys;
+pub mod identities;
+pub mod inspect;
+pub mod key_file;
+pub mod peers;
+mod quantity;
+pub mod routes;
+pub mod shell;
+pub mod stats;
+pub mod status;
+mod table;
+
+pub use error::Error;
+
+/// The commands. Their help is edited prose; man page and completions are generated from it.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show the node at a glance: who it is, whether it is well, its peers, routes and traffic
+    Status(status::Args),
+    /// Show the public key and the overlay address of a key
+    Inspect(inspect::Args),
+    /// Create a key file, and with it a new address
+    GenerateKeys(generate_keys::Args),
+    /// List, add and remove peers
+    Peers(peers::Args),
+    /// Show the routes that the node uses, holds ready and asks for
+    Routes(routes::Args),
+    /// Show traffic counters
+    Stats(stats::Args),
+    /// List, add and remove the identities of the node
+    Identities(identities::Args),
+    /// Print a completion script for a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, or write all pages to a directory
+    Man(shell::ManArgs),
+}
+
+/// What the options before the command decide.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// `--key-file`; `None`: [`key_file::default_path`].
+    pub key_file: Option<PathBuf>,
+    /// Where the node's API is: `--api-addr`, or its default.
+    pub api_addr: SocketAddr,
+    /// The whole command line of the binary, from which completions and manual pages are made.
+    pub root: fn() -> clap::Command,
+}
+
+impl Context {
+    fn client(&self) -> Client {
+        Client::new(self.api_addr)
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.key_file.clone().unwrap_or_else(key_file::default_path)
+    }
+}
+
+/// Run a command against standard output and error.
+///
+/// The caller prints an error as `Error: {error}` on standard error and exits with 1. A reader that went away
+/// (`mycelium routes | head`) is success.
+pub fn run(command: Command, context: &Context) -> Result<ExitCode, Error> {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    let mut stderr = io::stderr().lock();
+    let result = execute(command, context, &mut stdout, &mut stderr)
+        .and_then(|()| stdout.flush().map_err(Error::Output));
+    match result {
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // Dropping the writer would try once more to write what is left.
+            let _ = stdout.into_parts();
+            Ok(ExitCode::SUCCESS)
+        }
+        result => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn execute(
+    command: Command,
+    context: &Context,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> Result<(), Error> {
+    match command {
+        Command::Status(args) => status::run(&args, &context.client(), out),
+        Command::Inspect(args) => inspect::run(&args, &context.key_file(), out),
+        Command::GenerateKeys(args) => {
+            generate_keys::run(&args, context.key_file.as_deref(), remarks)
+        }
+        Command::Peers(args) => peers::run(args, &context.client(), out),
+        Command::Routes(args) => routes::run(args, &context.client(), out),
+        Command::Stats(args) => stats::run(args, &context.client(), out),
+        Command::Identities(args) => identities::run(args, &context.client(), out),
+        Command::Completions(args) => shell::completions(&args, (context.root)(), out),
+        Command::Man(args) => shell::man(&args, (context.root)(), out),
+    }
+}
+
+/// Pretty JSON with two spaces, and a newline.
+fn write_json(value: &impl serde::Serialize, out: &mut dyn Write) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value)
+        .expect("answers are structs with text keys, which always serialise");
+    Ok(writeln!(out, "{text}")?)
+}
+
+/// The node's own JSON, and a newline.
+fn write_verbatim(client: &Client, path: &str, out: &mut dyn Write) -> Result<(), Error> {
+    Ok(writeln!(out, "{}", client.body(path)?)?)
+}
+
+#[cfg(test)]
+mod tests;

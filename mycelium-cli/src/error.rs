@@ -1,0 +1,47 @@
+//! What a command can fail with: one line for a person each.
+
+use std::io;
+use std::path::PathBuf;
+
+use mycelium_api::client;
+
+use crate::key_file;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node could not be asked, or refused.
+    #[error(transparent)]
+    Node(#[from] client::Error),
+    /// A peer could not be added or removed.
+    #[error("cannot {verb} peer {endpoint}: {source}")]
+    Peer {
+        /// What was to be done.
+        verb: &'static str,
+        /// To which.
+        endpoint: String,
+        /// Why not.
+        #[source]
+        source: client::Error,
+    },
+    /// No identity of the node is called that.
+    #[error(
+        "no identity `{0}`: `mycelium identities` lists their numbers, names, addresses and keys"
+    )]
+    UnknownIdentity(String),
+    /// A key file could not be read or written.
+    #[error(transparent)]
+    KeyFile(#[from] key_file::Error),
+    /// A manual page could not be written.
+    #[error("cannot write manual pages to {}: {source}", directory.display())]
+    ManualPages {
+        /// Where.
+        directory: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output does not take the answer.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}

@@ -1,0 +1,56 @@
+//! `mycelium inspect`: the public key and address of a key.
+
+use std::io::Write;
+use std::net::Ipv6Addr;
+use std::path::Path;
+
+use mycelium_core::crypto::identity::PublicKey;
+
+use crate::{Error, key_file};
+
+/// Arguments of `inspect`.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Show the public key and the overlay address of a key.\n\n\
+        Without KEY, the key file is read: the one named with --key-file, or the default. With KEY, the \
+        address of that public key is shown. Needs no running node, and creates nothing.",
+    after_help = "Example:\n  mycelium inspect --json --key-file /var/lib/mycelium/key.bin"
+)]
+pub struct Args {
+    /// Print JSON with the fields publicKey and address
+    #[arg(long)]
+    pub json: bool,
+    /// Public key: 64 hexadecimal digits
+    #[arg(value_parser = parse_key)]
+    pub key: Option<PublicKey>,
+}
+
+/// What `--json` prints: exactly these two fields, in this order.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inspection {
+    public_key: String,
+    address: Ipv6Addr,
+}
+
+pub(crate) fn run(args: &Args, key_file: &Path, out: &mut dyn Write) -> Result<(), Error> {
+    let key = match args.key {
+        Some(key) => key,
+        None => key_file::read(key_file)?.public_key(),
+    };
+    let inspection = Inspection {
+        public_key: key.to_string(),
+        address: key.address(),
+    };
+    if args.json {
+        crate::write_json(&inspection, out)
+    } else {
+        writeln!(out, "Public key: {}", inspection.public_key)?;
+        writeln!(out, "Address: {}", inspection.address)?;
+        Ok(())
+    }
+}
+
+fn parse_key(text: &str) -> Result<PublicKey, &'static str> {
+    PublicKey::from_hex(text).ok_or("a public key is 64 hexadecimal digits")
+}

@@ -1,0 +1,200 @@
+//! Key files: 32 raw bytes, an X25519 secret.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use mycelium_core::crypto::identity::SecretKey;
+use zeroize::Zeroizing;
+
+/// Bytes of a key.
+const KEY_LEN: usize = 32;
+
+/// What is wrong with a key file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none.
+    #[error(
+        "there is no key at {}: create one with `mycelium generate-keys`, or name another with --key-file",
+        .0.display()
+    )]
+    Missing(PathBuf),
+    /// It has fewer than 32 bytes.
+    #[error(
+        "the key file {} is too short: it has {length} bytes instead of {KEY_LEN}; restore it, or replace it with `mycelium generate-keys --force`",
+        path.display()
+    )]
+    Short {
+        /// Which.
+        path: PathBuf,
+        /// Bytes in it.
+        length: usize,
+    },
+    /// It cannot be read.
+    #[error("cannot read the key file {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is one already.
+    #[error("there is a key at {} already", .0.display())]
+    Exists(PathBuf),
+    /// It cannot be written.
+    #[error("cannot write the key file {}: {source}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The default directory cannot be created.
+    #[error("cannot create the directory {} for the key file: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes for a key: {0}")]
+    Randomness(getrandom::Error),
+}
+
+/// Where the key is unless `--key-file` says otherwise.
+pub fn default_path() -> PathBuf {
+    default_directory(|name| env::var_os(name).filter(|value| !value.is_empty()))
+        .join("priv_key.bin")
+}
+
+fn default_directory(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    // A relative base directory is invalid and to be ignored (XDG base directory specification).
+    let absolute = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let home = || absolute("HOME");
+    let (base, below) = if cfg!(target_os = "windows") {
+        (absolute("LOCALAPPDATA"), "ThreeFold Tech/Mycelium")
+    } else if cfg!(target_os = "macos") {
+        let support = home().map(|home| home.join("Library/Application Support"));
+        (support, "ThreeFold Tech/Mycelium")
+    } else {
+        let share = || home().map(|home| home.join(".local/share"));
+        (absolute("XDG_DATA_HOME").or_else(share), "mycelium")
+    };
+    base.unwrap_or_else(|| PathBuf::from(".")).join(below)
+}
+
+/// Read a key. Bytes after the first 32 are ignored, as they always were.
+pub fn read(path: &Path) -> Result<SecretKey, Error> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => Error::Missing(path.to_owned()),
+        _ => Error::Read {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut bytes = Zeroizing::new([0; KEY_LEN]);
+    let mut length = 0;
+    while length < KEY_LEN {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => {
+                return Err(Error::Short {
+                    path: path.to_owned(),
+                    length,
+                });
+            }
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(SecretKey::from_bytes(*bytes))
+}
+
+/// A new key from the system's random bytes.
+pub fn generate() -> Result<SecretKey, Error> {
+    let mut bytes = Zeroizing::new([0; KEY_LEN]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(Error::Randomness)?;
+    Ok(SecretKey::from_bytes(*bytes))
+}
+
+/// Create the directory of [`default_path`], closed to others.
+pub fn create_default_directory() -> Result<(), Error> {
+    let path = default_path();
+    let Some(directory) = path.parent() else {
+        return Ok(());
+    };
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(directory)
+        .map_err(|source| Error::Directory {
+            path: directory.to_owned(),
+            source,
+        })
+}
+
+/// Write a key where there is none, readable by its owner only. Never leaves a part of a key behind.
+///
+/// # Errors
+/// [`Error::Exists`] if something is there, which is then untouched.
+pub fn create(path: &Path, key: &SecretKey) -> Result<(), Error> {
+    write_new(path, key).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists(path.to_owned()),
+        _ => Error::Write {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+/// Write a key in place of the one that is there, if any: at every moment the file holds the old key or the new.
+pub fn replace(path: &Path, key: &SecretKey) -> Result<(), Error> {
+    let failed = |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    };
+    // A link stays a link: the file that it names is replaced.
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let draft = target.with_file_name(name);
+    write_new(&draft, key)
+        .and_then(|()| fs::rename(&draft, &target).inspect_err(|_| discard(&draft)))
+        .map_err(failed)
+}
+
+fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(key.to_bytes().as_slice())
+        .and_then(|()| file.sync_all())
+        .inspect_err(|_| discard(path))
+}
+
+/// Best effort, after another failure that is the one to report.
+fn discard(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+#[cfg(test)]
+mod tests;
