@@ -17,8 +17,8 @@ impl Table {
 
     /// Add a row. Cells beyond the header's are not shown, missing ones are empty.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        let cells = cells.iter().map(|cell| printable(cell)).collect();
-        self.rows.push(cells);
+        let cells = cells.into_iter().map(|cell| printable(&cell));
+        self.rows.push(cells.collect());
     }
 
     /// Add a column to the right: its header, and a cell for every row so far.
