@@ -1,0 +1,195 @@
+//! The interface towards the host: a TUN with the identity's address, in this or another network namespace.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+/// What the host may send in one packet; fixed by the network (decisions: a full packet fits the common links).
+pub const MTU: u16 = 1400;
+/// The whole overlay is behind the interface.
+const PREFIX_LEN: u8 = 7;
+/// `IFNAMSIZ` less the final NUL.
+const MAX_NAME: usize = 15;
+
+/// Why there is no interface, each with what to do about it. Wrapped in an [`io::Error`] of a fitting kind.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Not a name that Linux takes.
+    #[error("{0:?} is not an interface name: 1 to 15 bytes, no space, no '/' and no ':'")]
+    BadName(String),
+    /// Another program has a TUN of that name, or another kind of interface has the name.
+    #[error("interface {0} exists already: stop its owner or choose another name with --tun-name")]
+    NameTaken(String),
+    /// The process lacks CAP_NET_ADMIN, or may not open the device.
+    #[error(
+        "no permission to create interface {0}: run as root, grant CAP_NET_ADMIN, or use --no-tun"
+    )]
+    NoPermission(String),
+    /// The kernel has no TUN driver, or this container hides it.
+    #[error(
+        "no TUN device on this system: load the module (modprobe tun), provide /dev/net/tun, or use --no-tun"
+    )]
+    NoDevice,
+    /// The namespace cannot be entered.
+    #[error("cannot enter network namespace {path}: {source}")]
+    Namespace {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot set up interface {name}: {source}")]
+    Setup {
+        /// Which.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl HostError {
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::BadName(_) => io::ErrorKind::InvalidInput,
+            Self::NameTaken(_) => io::ErrorKind::ResourceBusy,
+            Self::NoPermission(_) => io::ErrorKind::PermissionDenied,
+            Self::NoDevice => io::ErrorKind::NotFound,
+            Self::Namespace { source, .. } | Self::Setup { source, .. } => source.kind(),
+        }
+    }
+}
+
+impl From<HostError> for io::Error {
+    fn from(error: HostError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+/// An interface that is up and has its address. Gone when dropped.
+pub struct HostInterface {
+    device: SyncDevice,
+    name: String,
+}
+
+impl std::fmt::Debug for HostInterface {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostInterface")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HostInterface {
+    /// Create TUN `name` with `address`/7 and bring it up, in the network namespace at path `netns` if given.
+    ///
+    /// The address is usable at once: a TUN does no neighbour discovery, hence no duplicate address detection.
+    ///
+    /// # Errors
+    /// A [`HostError`] inside; the kinds are `InvalidInput`, `ResourceBusy`, `PermissionDenied`, `NotFound` or the
+    /// system's.
+    pub fn create(name: &str, netns: Option<&Path>, address: Ipv6Addr) -> io::Result<Self> {
+        let well_formed = !name.is_empty()
+            && name.len() <= MAX_NAME
+            && name != "."
+            && name != ".."
+            && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace());
+        if !well_formed {
+            return Err(HostError::BadName(name.to_owned()).into());
+        }
+        let device = match netns {
+            None => create(name, address),
+            Some(path) => create_in(path, name, address),
+        }?;
+        Ok(Self {
+            device,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn into_device(self) -> SyncDevice {
+        self.device
+    }
+}
+
+/// On a thread of its own, since entering a namespace cannot be undone without more privileges.
+fn create_in(path: &Path, name: &str, address: Ipv6Addr) -> Result<SyncDevice, HostError> {
+    let namespace = |source| HostError::Namespace {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(namespace)?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".to_owned());
+        let thread = thread
+            .spawn_scoped(scope, || {
+                move_into_link_name_space(
+                    std::os::fd::AsFd::as_fd(&file),
+                    Some(LinkNameSpaceType::Network),
+                )
+                .map_err(|errno| namespace(errno.into()))?;
+                create(name, address)
+            })
+            .map_err(namespace)?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(namespace(io::Error::other("thread panicked"))))
+    })
+}
+
+fn create(name: &str, address: Ipv6Addr) -> Result<SyncDevice, HostError> {
+    let setup = |source| HostError::Setup {
+        name: name.to_owned(),
+        source,
+    };
+    let device = DeviceBuilder::new()
+        .name(name)
+        .mtu(MTU)
+        .enable(false)
+        .with(|builder| {
+            builder.offload(true);
+        })
+        .build_sync()
+        .map_err(|error| classify(name, error))?;
+    quieten(name);
+    device.add_address_v6(address, PREFIX_LEN).map_err(setup)?;
+    device.enabled(true).map_err(setup)?;
+    Ok(device)
+}
+
+/// Ask the kernel for no link-local address, so that it sends no router solicitations into the overlay. In vain where
+/// /proc is read-only: then the data plane drops them.
+fn quieten(name: &str) {
+    const NONE: &str = "1";
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
+    if let Err(error) = std::fs::write(&path, NONE) {
+        tracing::debug!(path, %error, "cannot switch off link-local addresses");
+    }
+}
+
+fn classify(name: &str, error: io::Error) -> HostError {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    match errno {
+        // EINVAL: the name belongs to an interface that is no TUN.
+        Some(Errno::BUSY | Errno::INVAL | Errno::EXIST) => HostError::NameTaken(name.to_owned()),
+        Some(Errno::PERM | Errno::ACCESS) => HostError::NoPermission(name.to_owned()),
+        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => HostError::NoDevice,
+        _ => HostError::Setup {
+            name: name.to_owned(),
+            source: error,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

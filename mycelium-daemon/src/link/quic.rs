@@ -1,0 +1,468 @@
+//! QUIC links: control packets on one bidirectional stream, data packets in datagrams (wire spec §2.5).
+//!
+//! One UDP socket per address family on the listen port, for dialling and accepting alike. Two sockets rather than one,
+//! because what we tell a peer about the largest UDP payload differs: 1472 bytes fit a 1500-byte network over IPv4, but
+//! only 1452 over IPv6, and a peer that believes 1472 there loses every full datagram.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use mycelium_core::time::Duration;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Established, Transport, link_info};
+
+/// Static cost over IPv4 (wire spec §2.7).
+const COST: u16 = 12;
+/// The name that every client of the network asks for and no server looks at.
+const SERVER_NAME: &str = "dummy.mycelium";
+/// Handshake and first stream together, inbound and outbound.
+const SETUP_LIMIT: Duration = Duration::from_secs(10);
+/// Inbound connections that may be setting up at a time; further ones are refused.
+const MAX_PENDING: usize = 64;
+/// From this many on, a stranger must first show that its address is its own (Retry).
+const MAX_PENDING_UNVALIDATED: usize = 16;
+/// Largest UDP payload on a 1500-byte network over IPv4.
+const MAX_PAYLOAD_V4: u16 = 1472;
+/// The same over IPv6.
+const MAX_PAYLOAD_V6: u16 = 1452;
+/// What a peer may have in flight to us on streams; also all that a hostile one can make us buffer there.
+const RECEIVE_WINDOW: u32 = 10 << 20;
+/// Datagrams received but not yet read; the oldest are dropped beyond it.
+const DATAGRAM_RECEIVE_BUFFER: usize = 2 << 20;
+/// Datagrams handed to QUIC but not yet sent. Small: what waits should wait in the outbox, behind control.
+pub(crate) const DATAGRAM_SEND_BUFFER: usize = 256 << 10;
+/// Stream bytes handed to QUIC but not yet acknowledged.
+const SEND_WINDOW: u64 = 1 << 20;
+/// The standard's ten packets would make the first megabyte of a long path take a second; upstream's 4 MiB floods it.
+const INITIAL_WINDOW: u64 = 128 << 10;
+const SOCKET_RECEIVE_BUFFER: usize = 2 << 20;
+
+/// Why a QUIC link did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum QuicError {
+    /// This system has no socket of the peer's address family.
+    #[error("no {0} on this system")]
+    NoFamily(&'static str),
+    /// The attempt could not begin.
+    #[error(transparent)]
+    Connect(#[from] quinn::ConnectError),
+    /// The connection failed.
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    /// Handshake and first stream took more than 10 s.
+    #[error("not set up within 10 s")]
+    TimedOut,
+    /// The peer takes no datagrams, so it is no node of this network.
+    #[error("the peer does not take datagrams")]
+    NoDatagrams,
+}
+
+/// The QUIC side of the node. Must be made inside a tokio runtime, which then drives it.
+#[derive(Debug)]
+pub struct QuicEndpoint {
+    v4: Option<Family>,
+    v6: Option<Family>,
+    pending: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Family {
+    endpoint: quinn::Endpoint,
+    client: ClientConfig,
+}
+
+/// An inbound connection whose handshake has not been answered yet.
+#[derive(Debug)]
+pub struct Incoming {
+    incoming: quinn::Incoming,
+    _pending: OwnedSemaphorePermit,
+}
+
+impl QuicEndpoint {
+    /// Open the sockets of both families on `port` (0: any, the same for both).
+    ///
+    /// # Errors
+    /// `AddrInUse` when the port is busy. A missing address family is no error unless both are missing.
+    pub fn bind(port: u16, firewall_mark: Option<u32>) -> io::Result<Self> {
+        let certificate = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()])
+            .map_err(io::Error::other)?;
+        let key = PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
+        let certificate = certificate.cert.der().clone();
+        let family = |address: SocketAddr, max_payload| -> io::Result<Option<Family>> {
+            match socket(address, firewall_mark) {
+                Ok(socket) => Family::new(socket, max_payload, &certificate, &key).map(Some),
+                Err(error) if is_missing_family(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let v4 = family((Ipv4Addr::UNSPECIFIED, port).into(), MAX_PAYLOAD_V4)?;
+        let port = match &v4 {
+            Some(v4) => v4.endpoint.local_addr()?.port(),
+            None => port,
+        };
+        let v6 = family((Ipv6Addr::UNSPECIFIED, port).into(), MAX_PAYLOAD_V6)?;
+        if v4.is_none() && v6.is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "neither IPv4 nor IPv6",
+            ));
+        }
+        Ok(Self {
+            v4,
+            v6,
+            pending: Arc::new(Semaphore::new(MAX_PENDING)),
+        })
+    }
+
+    /// The port of both sockets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_port(&self) -> io::Result<u16> {
+        let family = self.v4.as_ref().or(self.v6.as_ref());
+        match family {
+            Some(family) => Ok(family.endpoint.local_addr()?.port()),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Connect to `remote` and open the stream. Something must be written on it at once: the peer cannot see it before.
+    ///
+    /// # Errors
+    /// See [`QuicError`].
+    pub async fn dial(&self, remote: SocketAddr) -> Result<Established, QuicError> {
+        let (family, name) = match remote {
+            SocketAddr::V4(_) => (&self.v4, "IPv4"),
+            SocketAddr::V6(_) => (&self.v6, "IPv6"),
+        };
+        let family = family.as_ref().ok_or(QuicError::NoFamily(name))?;
+        let setup = async {
+            let connection = family
+                .endpoint
+                .connect_with(family.client.clone(), remote, SERVER_NAME)?
+                .await?;
+            let streams = connection.open_bi().await?;
+            established(connection, streams)
+        };
+        tokio::time::timeout(SETUP_LIMIT, setup)
+            .await
+            .map_err(|_| QuicError::TimedOut)?
+    }
+
+    /// The next inbound connection, to be passed to [`complete`](Self::complete) in a task of its own. `None` once the
+    /// endpoint is closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        loop {
+            let incoming = tokio::select! {
+                incoming = accept_on(self.v4.as_ref()) => incoming?,
+                incoming = accept_on(self.v6.as_ref()) => incoming?,
+            };
+            let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
+                incoming.refuse();
+                continue;
+            };
+            let pending = MAX_PENDING - self.pending.available_permits();
+            if pending > MAX_PENDING_UNVALIDATED
+                && !incoming.remote_address_validated()
+                && incoming.may_retry()
+            {
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().refuse();
+                }
+                continue;
+            }
+            return Some(Incoming {
+                incoming,
+                _pending: permit,
+            });
+        }
+    }
+
+    /// Finish the handshake and wait for the peer's stream.
+    ///
+    /// # Errors
+    /// See [`QuicError`].
+    pub async fn complete(&self, incoming: Incoming) -> Result<Established, QuicError> {
+        let Incoming { incoming, _pending } = incoming;
+        let setup = async {
+            let connection = incoming.accept()?.await?;
+            let streams = connection.accept_bi().await?;
+            established(connection, streams)
+        };
+        tokio::time::timeout(SETUP_LIMIT, setup)
+            .await
+            .map_err(|_| QuicError::TimedOut)?
+    }
+
+    /// Close every connection and wait, for at most `limit`, until the peers have been told.
+    pub async fn close(&self, limit: Duration) {
+        for family in [&self.v4, &self.v6].into_iter().flatten() {
+            family.endpoint.close(VarInt::from_u32(0), b"leaving");
+        }
+        let idle = async {
+            for family in [&self.v4, &self.v6].into_iter().flatten() {
+                family.endpoint.wait_idle().await;
+            }
+        };
+        // Late peers find out by themselves.
+        let _ = tokio::time::timeout(limit, idle).await;
+    }
+}
+
+impl Incoming {
+    /// Who knocks. Not yet shown to be reachable there.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+}
+
+async fn accept_on(family: Option<&Family>) -> Option<quinn::Incoming> {
+    match family {
+        Some(family) => family.endpoint.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn established(
+    connection: quinn::Connection,
+    (send, recv): (quinn::SendStream, quinn::RecvStream),
+) -> Result<Established, QuicError> {
+    if connection.max_datagram_size().is_none() {
+        return Err(QuicError::NoDatagrams);
+    }
+    let remote = connection.remote_address();
+    Ok(Established {
+        local: connection.local_ip().map(|ip| SocketAddr::new(ip, 0)),
+        remote,
+        info: link_info(COST, remote, Some(connection.rtt())),
+        transport: Transport::Quic {
+            connection,
+            send,
+            recv,
+        },
+    })
+}
+
+fn socket(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if let Some(mark) = firewall_mark {
+        socket.set_mark(mark)?;
+    }
+    // The kernel gives what its limit allows; less means more loss in bursts, not failure.
+    let _ = socket.set_recv_buffer_size(SOCKET_RECEIVE_BUFFER);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+    ) || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+impl Family {
+    fn new(
+        socket: UdpSocket,
+        max_payload: u16,
+        certificate: &CertificateDer<'static>,
+        key: &PrivateKeyDer<'static>,
+    ) -> io::Result<Self> {
+        let transport = Arc::new(transport_config(max_payload));
+        let mut server = ServerConfig::with_crypto(Arc::new(server_crypto(
+            certificate.clone(),
+            key.clone_key(),
+        )?));
+        server
+            .transport_config(Arc::clone(&transport))
+            .max_incoming(2 * MAX_PENDING)
+            .incoming_buffer_size(64 << 10)
+            .incoming_buffer_size_total(1 << 20);
+        let mut client = ClientConfig::new(Arc::new(client_crypto()?));
+        client.transport_config(transport);
+        let mut config = EndpointConfig::default();
+        config
+            .max_udp_payload_size(max_payload)
+            .map_err(io::Error::other)?;
+        let endpoint =
+            quinn::Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))?;
+        Ok(Self { endpoint, client })
+    }
+}
+
+fn transport_config(max_payload: u16) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(max_payload);
+    let mut congestion = quinn::congestion::CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(5))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))))
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
+        .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(congestion));
+    config
+}
+
+fn server_crypto(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> io::Result<QuicServerConfig> {
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .map_err(io::Error::other)?;
+    QuicServerConfig::try_from(config).map_err(io::Error::other)
+}
+
+fn client_crypto() -> io::Result<QuicClientConfig> {
+    let provider = provider();
+    let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    QuicClientConfig::try_from(config).map_err(io::Error::other)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Accepts any certificate, as the network does: a link is not authenticated, what travels over it is.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dialled_link_is_accepted_over_both_families() {
+        let (a, b) = (
+            QuicEndpoint::bind(0, None).unwrap(),
+            QuicEndpoint::bind(0, None).unwrap(),
+        );
+        let port = b.local_port().unwrap();
+        for (host, cost, max_datagram) in [("127.0.0.1", 12, 1434), ("[::1]", 7, 1414)] {
+            let remote = format!("{host}:{port}").parse().unwrap();
+            let dial = async {
+                let mut link = a.dial(remote).await.unwrap();
+                let Transport::Quic { send, .. } = &mut link.transport else {
+                    unreachable!("dialled with QUIC");
+                };
+                send.write_all(b"first").await.unwrap();
+                link
+            };
+            let accept = async {
+                let incoming = b.accept().await.unwrap();
+                b.complete(incoming).await.unwrap()
+            };
+            let (dialled, mut accepted) = tokio::join!(dial, accept);
+            assert_eq!(dialled.remote, remote);
+            assert_eq!(accepted.remote.port(), a.local_port().unwrap());
+            assert_eq!(
+                (dialled.info.static_cost, accepted.info.static_cost),
+                (cost, cost)
+            );
+            let (Transport::Quic { connection, .. }, Transport::Quic { recv, .. }) =
+                (&dialled.transport, &mut accepted.transport)
+            else {
+                unreachable!("dialled with QUIC");
+            };
+            let mut first = [0; 5];
+            recv.read_exact(&mut first).await.unwrap();
+            assert_eq!(&first, b"first");
+            // Path MTU discovery is a matter of a few round trips.
+            let settled = async {
+                while connection.max_datagram_size().unwrap() < max_datagram - 20 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), settled)
+                .await
+                .unwrap();
+            assert!(connection.max_datagram_size().unwrap() <= max_datagram);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_busy_port_says_so() {
+        let first = QuicEndpoint::bind(0, None).unwrap();
+        let error = QuicEndpoint::bind(first.local_port().unwrap(), None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}
