@@ -1,1 +1,47 @@
-//! To be described.
+//! The node: sockets, interfaces, API and the threads around [`mycelium_core`].
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub mod args;
+pub mod config;
+pub mod identity;
+pub mod logging;
+pub mod peering;
+
+// The engine: two threads, links and interfaces.
+pub mod clock;
+pub mod host;
+pub mod link;
+
+/// Run the program with these arguments, the program's name first; its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args::Invocation { line, command } = match args::parse(arguments) {
+        Ok(invocation) => invocation,
+        Err(error) => return ExitCode::from(args::report(&error)),
+    };
+    let result = match command {
+        Some(command) => run_command(command, &line),
+        None => run_node(&line),
+    };
+    result.unwrap_or_else(|error| {
+        // The alternate form joins the causes with colons: one line.
+        eprintln!("Error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_command(command: mycelium_cli::Command, line: &args::CommandLine) -> anyhow::Result<ExitCode> {
+    // Client commands read no configuration, so a broken one does not get in the way of those that repair it.
+    let context = mycelium_cli::Context {
+        key_file: line.key_file.clone(),
+        api_addr: line.node.api_addr.unwrap_or(args::DEFAULT_API_ADDRESS),
+        root: args::definition,
+    };
+    Ok(mycelium_cli::run(command, &context)?)
+}
+
+fn run_node(line: &args::CommandLine) -> anyhow::Result<ExitCode> {
+    let (_config, _notices) = config::load(line)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,3 @@
+//! Which nodes we have links to: configured, found on the local network, or come to us.
+
+pub mod endpoint;
