@@ -83,7 +83,7 @@ pub struct Fib {
 impl Fib {
     /// An empty table. `key` makes the hash unpredictable to those who choose subnets.
     pub fn new(key: u64) -> Self {
-        let hash = SubnetHash(key | 1);
+        let hash = SubnetHash::new(key);
         Self {
             origins: Arc::new(HashMap::with_hasher(hash)),
             shards: (0..SHARDS)
@@ -108,7 +108,9 @@ impl Fib {
     /// The route to `subnet`, origins aside.
     #[inline]
     pub fn route(&self, subnet: Subnet) -> Option<&Arc<FibEntry>> {
-        self.shards.get(self.shard_index(subnet))?.get(&subnet.bits())
+        self.shards
+            .get(self.shard_index(subnet))?
+            .get(&subnet.bits())
     }
 
     /// The origin with this id (few origins: a scan).
@@ -117,7 +119,10 @@ impl Fib {
     }
 
     /// Every origin, in no particular order.
-    #[expect(clippy::iter_over_hash_type, reason = "callers must not depend on order")]
+    #[expect(
+        clippy::iter_over_hash_type,
+        reason = "callers must not depend on order"
+    )]
     pub fn for_each_origin(&self, mut f: impl FnMut(&Arc<Origin>)) {
         for origin in self.origins.values() {
             f(origin);
@@ -194,7 +199,12 @@ impl FibPublisher {
     /// Another reader, as of now.
     pub fn reader(&self) -> FibReader {
         let seen = self.0.generation.load(Ordering::Acquire);
-        let current = self.0.fib.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self
+            .0
+            .fib
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         FibReader {
             published: Arc::clone(&self.0),
             seen,
@@ -237,6 +247,11 @@ impl FibReader {
 pub struct SubnetHash(u64);
 
 impl SubnetHash {
+    /// A hash under this secret key.
+    pub fn new(key: u64) -> Self {
+        Self(key | 1)
+    }
+
     fn mix(self, bits: u64) -> u64 {
         let wide = u128::from(bits ^ self.0) * u128::from(self.0 | 1 << 63 | 1);
         #[expect(clippy::cast_possible_truncation, reason = "folding the two halves")]
@@ -249,7 +264,10 @@ impl BuildHasher for SubnetHash {
     type Hasher = SubnetHasher;
 
     fn build_hasher(&self) -> SubnetHasher {
-        SubnetHasher { hash: *self, state: 0 }
+        SubnetHasher {
+            hash: *self,
+            state: 0,
+        }
     }
 }
 
@@ -286,12 +304,17 @@ mod tests {
         let mut fib = Fib::new(42);
         let publisher = FibPublisher::new(fib.clone());
         let mut reader = publisher.reader();
-        fib.insert(subnet, Arc::new(FibEntry::new(PeerId(1), PublicKey([1; 32]))));
+        fib.insert(
+            subnet,
+            Arc::new(FibEntry::new(PeerId(1), PublicKey([1; 32]))),
+        );
         publisher.publish(fib.clone());
         assert!(matches!(reader.fib().lookup(subnet), Lookup::Unknown));
         assert!(reader.refresh());
         assert!(!reader.refresh());
-        assert!(matches!(reader.fib().lookup(subnet), Lookup::Remote(e) if e.next_hop == PeerId(1)));
+        assert!(
+            matches!(reader.fib().lookup(subnet), Lookup::Remote(e) if e.next_hop == PeerId(1))
+        );
         fib.remove(subnet);
         assert!(reader.fib().route(subnet).is_some());
         assert_eq!((fib.len(), reader.fib().len()), (0, 1));

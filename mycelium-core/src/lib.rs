@@ -11,7 +11,9 @@
 
 pub mod addr;
 pub mod crypto;
+pub mod dataplane;
 pub mod fib;
 pub mod io;
 pub mod router_id;
 pub mod time;
+pub mod wire;

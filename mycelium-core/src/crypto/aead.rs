@@ -30,11 +30,7 @@ impl AeadKey {
     pub fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self
             .0
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                in_out,
-            )
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), in_out)
             .expect("ring refuses only inputs above 64 GiB");
         let mut bytes = [0; TAG_LEN];
         bytes.copy_from_slice(tag.as_ref());

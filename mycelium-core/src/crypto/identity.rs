@@ -140,7 +140,10 @@ mod tests {
         let odd = PublicKey(hex(
             "bb39b4a3a4efd70f3e05e37887677e02efbda14681d0acd3882bc0f754792c32",
         ));
-        assert_eq!(odd.address().to_string(), "57f:ad8b:cfa2:e46a:adb7:fe0d:4878:1f71");
+        assert_eq!(
+            odd.address().to_string(),
+            "57f:ad8b:cfa2:e46a:adb7:fe0d:4878:1f71"
+        );
     }
 
     #[test]
@@ -151,6 +154,9 @@ mod tests {
 
     #[test]
     fn secrets_do_not_print() {
-        assert_eq!(format!("{:?}", SecretKey::from_bytes([7; 32])), "SecretKey(..)");
+        assert_eq!(
+            format!("{:?}", SecretKey::from_bytes([7; 32])),
+            "SecretKey(..)"
+        );
     }
 }

@@ -1,0 +1,217 @@
+//! ICMPv6 errors: to local hosts, and out of band to remote sources, whose packets a router cannot read (wire spec §6.5).
+//!
+//! A notice is sealed between the reporting node and the source. It quotes the sealed body of the packet it is about, which
+//! only the source and the destination can open: that the source can is the proof that the reporter saw the packet.
+
+use std::net::Ipv6Addr;
+
+use rand_chacha::rand_core::Rng;
+
+use crate::addr::Subnet;
+use crate::crypto::aead::NONCE_LEN;
+use crate::fib::Lookup;
+use crate::io::IdentityId;
+use crate::wire::data::{BODY_OFFSET, DEFAULT_HOP_LIMIT, DataHeader, V1_OVERHEAD, split_v1_body};
+use crate::wire::icmpv6::{self, IcmpError};
+use crate::wire::ipv6::{self, Ipv6Packet};
+use crate::wire::user_data::{self, UserDataType};
+
+use super::keys::Payer;
+use super::{DataPlane, Ports};
+
+const ADDRESS_LEN: usize = 16;
+/// Payload of a notice before its quote: original destination, IPv6 header, ICMPv6 header.
+const NOTICE_HEADER_LEN: usize = ADDRESS_LEN + ipv6::HEADER_LEN + icmpv6::HEADER_LEN;
+
+impl DataPlane {
+    /// Tell a local host that its packet failed. `packet` was checked to be IPv6.
+    #[cold]
+    pub(super) fn host_error(
+        &mut self,
+        identity: IdentityId,
+        error: IcmpError,
+        packet: &[u8],
+        ports: &mut impl Ports,
+    ) {
+        let Ok(view) = Ipv6Packet::parse(packet) else {
+            return;
+        };
+        if icmpv6::must_not_answer(&view) {
+            return;
+        }
+        let Some(local) = self.identities.get_mut(identity) else {
+            return;
+        };
+        if !local.errors.take(self.now) {
+            self.stats.host_errors_suppressed += 1;
+            return;
+        }
+        let Some(slot) = ports.host_slot(identity, icmpv6::error_len(packet.len())) else {
+            self.stats.host_errors_suppressed += 1;
+            return;
+        };
+        icmpv6::write_error(
+            slot,
+            error,
+            local.address,
+            view.source(),
+            DEFAULT_HOP_LIMIT,
+            packet,
+        );
+        ports.commit_host(identity);
+        self.stats.host_errors += 1;
+    }
+
+    /// Tell the remote source of `frame`, a whole data packet of somebody else, that it went no further.
+    #[cold]
+    pub(super) fn notify_source(&mut self, error: IcmpError, frame: &[u8], ports: &mut impl Ports) {
+        if self.try_notify(error, frame, ports).is_some() {
+            self.stats.notices_sent += 1;
+        } else {
+            self.stats.notices_suppressed += 1;
+        }
+    }
+
+    /// `None` if no notice was sent. No route is asked for: the source may be made up (wire spec §8, S18).
+    fn try_notify(&mut self, error: IcmpError, frame: &[u8], ports: &mut impl Ports) -> Option<()> {
+        let offender = DataHeader::parse(frame).ok()?;
+        let quote = frame.get(BODY_OFFSET..offender.packet_len())?;
+        // Upstream omits a longer quote, and then makes nothing of the notice.
+        if quote.len() > icmpv6::MAX_QUOTE_LEN {
+            return None;
+        }
+        let node = self.identities.get(IdentityId::NODE)?;
+        let subnet = Subnet::containing(offender.source);
+        let Lookup::Remote(entry) = self.fib.fib().lookup(subnet) else {
+            return None;
+        };
+        if !self.notices.take(self.now) {
+            return None;
+        }
+        let key = self
+            .keys
+            .get(
+                IdentityId::NODE,
+                &node.origin.secret,
+                subnet,
+                &entry.public_key,
+                Payer::Peer,
+                self.now,
+            )
+            .ok()?;
+        let reporter = node.origin.subnet.network_address();
+        let payload_len = ADDRESS_LEN + icmpv6::error_len(quote.len());
+        let header = DataHeader {
+            body_len: u16::try_from(payload_len + V1_OVERHEAD).ok()?,
+            hop_limit: DEFAULT_HOP_LIMIT - 1,
+            source: reporter,
+            destination: offender.source,
+        };
+        let slot = ports.peer_slot(entry.next_hop, header.packet_len())?;
+        let (head, body) = slot.split_first_chunk_mut::<BODY_OFFSET>()?;
+        header.write(head);
+        let (sealed, trailer) = body.split_at_mut(user_data::HEADER_LEN + payload_len);
+        let (kind, payload) = sealed.split_at_mut(user_data::HEADER_LEN);
+        kind.copy_from_slice(&UserDataType::OutOfBandIcmp.header());
+        let (original, message) = payload.split_at_mut(ADDRESS_LEN);
+        original.copy_from_slice(&offender.destination.octets());
+        icmpv6::write_error(
+            message,
+            error,
+            reporter,
+            offender.source,
+            DEFAULT_HOP_LIMIT,
+            quote,
+        );
+        let mut nonce = [0; NONCE_LEN];
+        self.rng.fill_bytes(&mut nonce);
+        let tag = key.key.seal(nonce, &[], sealed);
+        let (tag_field, nonce_field) = trailer.split_at_mut(tag.len());
+        tag_field.copy_from_slice(&tag);
+        nonce_field.copy_from_slice(&nonce);
+        key.mark_used();
+        entry.mark_used();
+        ports.commit_peer(entry.next_hop);
+        Some(())
+    }
+
+    /// Make an ICMPv6 error for the host out of a router's notice, if it proves that it is about a packet of this host.
+    #[cold]
+    pub(super) fn deliver_notice(
+        &mut self,
+        identity: IdentityId,
+        header: &DataHeader,
+        notice: &mut [u8],
+        ports: &mut impl Ports,
+    ) {
+        if self
+            .try_deliver_notice(identity, header, notice, ports)
+            .is_some()
+        {
+            self.stats.notices_delivered += 1;
+        } else {
+            self.stats.drop_notice += 1;
+        }
+    }
+
+    fn try_deliver_notice(
+        &mut self,
+        identity: IdentityId,
+        header: &DataHeader,
+        notice: &mut [u8],
+        ports: &mut impl Ports,
+    ) -> Option<()> {
+        if notice.len() > NOTICE_HEADER_LEN + icmpv6::MAX_QUOTE_LEN {
+            return None;
+        }
+        let (head, quote) = notice.split_first_chunk_mut::<NOTICE_HEADER_LEN>()?;
+        let (original, rest) = head.split_first_chunk::<ADDRESS_LEN>()?;
+        let original = Ipv6Addr::from(*original);
+        let (ip, icmp) = rest.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
+        let error = IcmpError::parse(icmp.first_chunk()?)?;
+        if ip[0] >> 4 != 6 || ip[6] != ipv6::ICMPV6 {
+            return None;
+        }
+
+        let local = self.identities.get_mut(identity)?;
+        let own_subnet = local.origin.subnet;
+        let remote = Subnet::containing(original);
+        let Lookup::Remote(entry) = self.fib.fib().lookup(remote) else {
+            return None;
+        };
+        let key = self
+            .keys
+            .get(
+                identity,
+                &local.origin.secret,
+                remote,
+                &entry.public_key,
+                Payer::Peer,
+                self.now,
+            )
+            .ok()?;
+        let (sealed, nonce) = split_v1_body(quote)?;
+        let plaintext = key.key.open(nonce, &[], sealed).ok()?;
+        key.mark_used();
+        let (UserDataType::Packet, packet) = user_data::parse(plaintext).ok()? else {
+            return None;
+        };
+        let view = Ipv6Packet::parse(packet).ok()?;
+        // Sealed with the same key in the other direction, it would be a packet to us.
+        if !own_subnet.contains(view.source())
+            || !remote.contains(view.destination())
+            || icmpv6::must_not_answer(&view)
+        {
+            return None;
+        }
+        if !local.notices.take(self.now) {
+            return None;
+        }
+        let packet = &packet[..view.len()];
+        let slot = ports.host_slot(identity, icmpv6::error_len(packet.len()))?;
+        let hop_limit = (header.hop_limit - 1).max(1);
+        icmpv6::write_error(slot, error, header.source, view.source(), hop_limit, packet);
+        ports.commit_host(identity);
+        Some(())
+    }
+}

@@ -1,0 +1,383 @@
+//! Hot path: see docs/architecture.md#hot-path. Packets in, packets into caller-owned buffers out.
+//!
+//! ```text
+//!   host interface                                                        peer link
+//!        │                                                                    │
+//!        ▼ from_host                                                from_peer ▼
+//!   outbound.rs ── no route ──► pending.rs ◄── no route, or ── forward.rs ◄───┤
+//!   check, seal                    │            no key of      hop limit,     │ to one of ours
+//!        │                         │ begin_batch the sender    copy           ▼
+//!        │ ◄───────────────────────┘                              │      inbound.rs
+//!        ▼                                                        ▼      open, check
+//!   Ports::peer_slot                                  Ports::peer_slot        │
+//!                                                                             ▼
+//!   icmp.rs: errors, to local hosts and out of band to remote sources    Ports::host_slot
+//! ```
+//!
+//! Runs to completion: a packet ends in a verdict of [`DataPlaneStats`] before the call returns, or is parked (bounded) until
+//! a route arrives. No lock, clock, log or await; no allocation but for parking. The table of routes is looked at once a batch.
+//!
+//! Protocol v1 cannot detect replay: a captured packet opens again (wire spec §8, S3). Reflection is refused, because the
+//! inner source of a reflected packet is its victim's own.
+
+mod forward;
+mod icmp;
+mod identities;
+mod inbound;
+mod keys;
+mod limiter;
+mod outbound;
+mod pending;
+mod ports;
+mod stats;
+mod traffic;
+
+use std::collections::VecDeque;
+use std::net::Ipv6Addr;
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::addr::Subnet;
+use crate::fib::{FibReader, Lookup};
+use crate::io::{IdentityId, PeerId};
+use crate::time::{Duration, Time};
+use crate::wire::icmpv6::IcmpError;
+
+pub use limiter::RateLimit;
+pub use pending::PendingLimits;
+pub use ports::Ports;
+pub use stats::DataPlaneStats;
+pub use traffic::{AddressTable, AddressTraffic};
+
+use identities::Identities;
+use keys::KeyCache;
+use limiter::TokenBucket;
+use pending::{Arrival, Parked, Pending};
+
+/// Limits of the data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataPlaneConfig {
+    /// Longest packet that hosts may send: the MTU of their interface. Longer ones are answered Packet Too Big.
+    pub mtu: u16,
+    /// Largest TCP segment size that may be agreed on with remote hosts. 1282 makes IPv6 packets of 1342 bytes, the largest
+    /// that upstream's QUIC links carry for certain (wire spec §2.5).
+    pub max_segment_size: u16,
+    /// Keys kept at once; one takes about 0.7 kB. See `keys.rs` for the eviction policy.
+    pub keys: usize,
+    /// New key agreements (40 to 60 µs each) that packets of local hosts may cause.
+    pub host_agreements: RateLimit,
+    /// New key agreements that packets from peers may cause.
+    pub peer_agreements: RateLimit,
+    /// ICMPv6 errors to each local host.
+    pub host_errors: RateLimit,
+    /// Out-of-band notices to all remote sources.
+    pub notices: RateLimit,
+    /// Packets of hosts that wait for a route to their destination.
+    pub pending_host: PendingLimits,
+    /// Packets of others that wait for a route to their destination.
+    pub pending_transit: PendingLimits,
+    /// Packets to us that wait for a route to their source, which names the key.
+    pub pending_inbound: PendingLimits,
+}
+
+impl Default for DataPlaneConfig {
+    fn default() -> Self {
+        // A little longer than the control plane's query, which normally ends the wait.
+        let lifetime = Duration::from_secs(4);
+        let pending_peer = PendingLimits {
+            subnets: 1024,
+            subnets_per_arrival: 256,
+            packets_per_subnet: 128,
+            bytes_per_subnet: 128 << 10,
+            bytes: 2 << 20,
+            lifetime,
+        };
+        Self {
+            mtu: 1400,
+            max_segment_size: 1282,
+            keys: 4096,
+            host_agreements: RateLimit {
+                per_second: 2000,
+                burst: 512,
+            },
+            peer_agreements: RateLimit {
+                per_second: 1000,
+                burst: 128,
+            },
+            host_errors: RateLimit {
+                per_second: 200,
+                burst: 100,
+            },
+            notices: RateLimit {
+                per_second: 200,
+                burst: 100,
+            },
+            pending_host: PendingLimits {
+                packets_per_subnet: 512,
+                bytes_per_subnet: 512 << 10,
+                bytes: 8 << 20,
+                ..pending_peer
+            },
+            pending_transit: pending_peer,
+            pending_inbound: pending_peer,
+        }
+    }
+}
+
+/// The data plane of one worker.
+#[derive(Debug)]
+pub struct DataPlane {
+    config: DataPlaneConfig,
+    fib: FibReader,
+    identities: Identities,
+    keys: KeyCache,
+    rng: ChaCha12Rng,
+    now: Time,
+    notices: TokenBucket,
+    pending_host: Pending,
+    pending_transit: Pending,
+    pending_inbound: Pending,
+    stats: DataPlaneStats,
+    by_source: AddressTable,
+    by_destination: AddressTable,
+}
+
+impl DataPlane {
+    /// A data plane that follows `fib`.
+    ///
+    /// `seed` must be fresh from the operating system at every start: nonces come from it, and v1 uses one key for ever.
+    pub fn new(config: DataPlaneConfig, fib: FibReader, seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        Self {
+            identities: Identities::new(config.host_errors, fib.fib()),
+            keys: KeyCache::new(
+                config.keys,
+                config.host_agreements,
+                config.peer_agreements,
+                rng.next_u64(),
+            ),
+            now: Time::ZERO,
+            notices: TokenBucket::new(config.notices),
+            pending_host: Pending::new(config.pending_host, rng.next_u64()),
+            pending_transit: Pending::new(config.pending_transit, rng.next_u64()),
+            pending_inbound: Pending::new(config.pending_inbound, rng.next_u64()),
+            stats: DataPlaneStats::default(),
+            by_source: AddressTable::new(rng.next_u64()),
+            by_destination: AddressTable::new(rng.next_u64()),
+            config,
+            fib,
+            rng,
+        }
+    }
+
+    /// Start a batch at `now`: take the newest table, let parked packets go whose route arrived, fail those that waited too
+    /// long, and repeat requests that the control plane had no room for. Call it before every batch and at [`poll_timeout`].
+    ///
+    /// [`poll_timeout`]: Self::poll_timeout
+    pub fn begin_batch(&mut self, now: Time, ports: &mut impl Ports) {
+        self.now = self.now.max(now);
+        if self.fib.refresh() {
+            if self.identities.update(self.fib.fib()) {
+                let identities = &self.identities;
+                self.keys.retain_identities(|id| identities.contains(id));
+            }
+            self.release(ports);
+        }
+        self.expire(ports);
+        self.repeat_requests(ports);
+    }
+
+    /// Handle one IPv6 packet of a host: already segmented, with complete checksums. It is changed in place.
+    pub fn from_host(&mut self, identity: IdentityId, packet: &mut [u8], ports: &mut impl Ports) {
+        self.stats.host_packets += 1;
+        self.stats.host_bytes += packet.len() as u64;
+        self.outbound(identity, packet, ports);
+    }
+
+    /// Handle one complete data packet of a peer, packet header included. It is changed in place. Bytes behind its end are
+    /// ignored, as upstream does in datagrams.
+    pub fn from_peer(&mut self, peer: PeerId, frame: &mut [u8], ports: &mut impl Ports) {
+        self.stats.peer_packets += 1;
+        self.stats.peer_bytes += frame.len() as u64;
+        self.route(peer, frame, ports);
+    }
+
+    /// The control plane found no route to `subnet` in time: fail what waits for it.
+    pub fn query_failed(&mut self, subnet: Subnet, ports: &mut impl Ports) {
+        self.fail_host(subnet, ports);
+        self.fail_transit(subnet, ports);
+        self.fail_inbound(subnet);
+    }
+
+    /// When parked packets must be failed: call [`begin_batch`](Self::begin_batch) then.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [
+            &self.pending_host,
+            &self.pending_transit,
+            &self.pending_inbound,
+        ]
+        .into_iter()
+        .filter_map(Pending::deadline)
+        .min()
+    }
+
+    /// Counters per verdict.
+    pub fn stats(&self) -> &DataPlaneStats {
+        &self.stats
+    }
+
+    /// Packets and bytes by source address.
+    pub fn by_source(&self) -> &AddressTable {
+        &self.by_source
+    }
+
+    /// Packets and bytes by destination address.
+    pub fn by_destination(&self) -> &AddressTable {
+        &self.by_destination
+    }
+
+    /// Keys held, and key agreements computed since the start.
+    pub fn key_counts(&self) -> (usize, u64) {
+        (self.keys.len(), self.keys.agreements())
+    }
+
+    /// Whether packets wait for a route.
+    pub fn has_parked(&self) -> bool {
+        ![
+            &self.pending_host,
+            &self.pending_transit,
+            &self.pending_inbound,
+        ]
+        .into_iter()
+        .all(Pending::is_empty)
+    }
+
+    #[inline]
+    fn count_traffic(&mut self, source: Ipv6Addr, destination: Ipv6Addr, bytes: usize) {
+        self.by_source.count(source, bytes);
+        self.by_destination.count(destination, bytes);
+    }
+
+    /// Let everything go that the new table has a route for, in the order of arrival.
+    fn release(&mut self, ports: &mut impl Ports) {
+        let fib = self.fib.fib();
+        let reachable = |subnet| !matches!(fib.lookup(subnet), Lookup::Unknown);
+        let host = self.pending_host.matching(reachable);
+        let transit = self.pending_transit.matching(reachable);
+        let inbound = self.pending_inbound.matching(reachable);
+        for subnet in host {
+            let packets = self.pending_host.remove(subnet);
+            self.release_queue(packets, ports);
+        }
+        for subnet in transit {
+            let packets = self.pending_transit.remove(subnet);
+            self.release_queue(packets, ports);
+        }
+        for subnet in inbound {
+            let packets = self.pending_inbound.remove(subnet);
+            self.release_queue(packets, ports);
+        }
+    }
+
+    fn expire(&mut self, ports: &mut impl Ports) {
+        while let Some(subnet) = self.pending_host.expired(self.now) {
+            self.fail_host(subnet, ports);
+        }
+        while let Some(subnet) = self.pending_transit.expired(self.now) {
+            self.fail_transit(subnet, ports);
+        }
+        while let Some(subnet) = self.pending_inbound.expired(self.now) {
+            self.fail_inbound(subnet);
+        }
+    }
+
+    /// Keep a packet until there is a route to `subnet`, and ask for one unless that was done.
+    #[cold]
+    fn park(
+        &mut self,
+        table: Waiting,
+        subnet: Subnet,
+        arrival: Arrival,
+        packet: &[u8],
+        ports: &mut impl Ports,
+    ) {
+        let pending = match table {
+            Waiting::Host => &mut self.pending_host,
+            Waiting::Transit => &mut self.pending_transit,
+            Waiting::Inbound => &mut self.pending_inbound,
+        };
+        let outcome = pending.park(subnet, arrival, packet, self.now);
+        self.stats.drop_parked_full += outcome.dropped_full;
+        self.stats.drop_parked_subnet_full += outcome.dropped_subnet_full;
+        self.stats.parked += u64::from(outcome.parked);
+        self.stats.drop_parked_share += u64::from(outcome.refused_share);
+        if outcome.must_ask {
+            if ports.route_needed(subnet, arrival.peer()) {
+                pending.mark_asked(subnet);
+                self.stats.routes_requested += 1;
+            } else {
+                self.stats.routes_request_refused += 1;
+            }
+        }
+    }
+
+    fn repeat_requests(&mut self, ports: &mut impl Ports) {
+        for pending in [
+            &mut self.pending_host,
+            &mut self.pending_transit,
+            &mut self.pending_inbound,
+        ] {
+            for (subnet, from) in pending.unasked() {
+                if !ports.route_needed(subnet, from) {
+                    self.stats.routes_request_refused += 1;
+                    return;
+                }
+                pending.mark_asked(subnet);
+                self.stats.routes_requested += 1;
+            }
+        }
+    }
+
+    fn release_queue(&mut self, packets: VecDeque<Parked>, ports: &mut impl Ports) {
+        for mut parked in packets {
+            self.stats.released += 1;
+            match parked.arrival {
+                Arrival::Host(identity) => self.outbound(identity, &mut parked.packet, ports),
+                Arrival::Peer(peer) => self.route(peer, &mut parked.packet, ports),
+            }
+        }
+    }
+
+    fn fail_host(&mut self, subnet: Subnet, ports: &mut impl Ports) {
+        for parked in self.pending_host.remove(subnet) {
+            self.stats.drop_no_route += 1;
+            if let Arrival::Host(identity) = parked.arrival {
+                self.host_error(identity, IcmpError::NoRoute, &parked.packet, ports);
+            }
+        }
+    }
+
+    fn fail_transit(&mut self, subnet: Subnet, ports: &mut impl Ports) {
+        for parked in self.pending_transit.remove(subnet) {
+            self.stats.drop_no_route += 1;
+            self.notify_source(IcmpError::NoRoute, &parked.packet, ports);
+        }
+    }
+
+    fn fail_inbound(&mut self, subnet: Subnet) {
+        self.stats.drop_unknown_source += self.pending_inbound.remove(subnet).len() as u64;
+    }
+}
+
+/// What a packet waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// A host's packet: a route to its destination.
+    Host,
+    /// Somebody else's packet: a route to its destination.
+    Transit,
+    /// A packet to us: a route to its source.
+    Inbound,
+}
