@@ -8,10 +8,6 @@ use crate::{Error, key_file};
 /// Arguments of `generate-keys`.
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Create a key file, and with it a new address.\n\n\
-        The key is written to the file named with --key-file, or to the default, readable by its owner only. \
-        A key that exists is kept unless --force is given: replacing it changes the address of the node for \
-        good.",
     after_help = "Example:\n  mycelium generate-keys --key-file web.bin && mycelium inspect --key-file web.bin"
 )]
 pub struct Args {

@@ -13,10 +13,6 @@ use crate::{Error, key_file, write_json};
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    long_about = "List, add and remove the identities of the node.\n\n\
-        An identity is a key with its own address and /64. Number 0 is the node itself; every further one is a \
-        user network or a workload, with its own interface, in its own network namespace where one is named. All \
-        share the node's links and routes. Without a subcommand, identities are listed.",
     after_help = "Example:\n  mycelium identities add --name web --tun-name web0 --netns web web.bin"
 )]
 pub struct Args {

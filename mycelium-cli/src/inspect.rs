@@ -10,12 +10,7 @@ use crate::{Error, key_file};
 
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Show the public key and the overlay address of a key.\n\n\
-        Without KEY, the key file is read: the one named with --key-file, or the default. With KEY, the \
-        address of that public key is shown. Needs no running node, and creates nothing.",
-    after_help = "Example:\n  mycelium inspect --json --key-file /var/lib/mycelium/key.bin"
-)]
+#[command(after_help = "Example:\n  mycelium inspect --json --key-file /var/lib/mycelium/key.bin")]
 pub struct Args {
     /// Print JSON with the fields publicKey and address
     #[arg(long)]

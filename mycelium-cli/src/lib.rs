@@ -29,19 +29,39 @@ pub use error::Error;
 /// The commands. Their help is edited prose; man page and completions are generated from it.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show the node at a glance: who it is, whether it is well, its peers, routes and traffic
+    /// Show the node at a glance
+    ///
+    /// Who the node is, whether it is well and what to do if not, its peers, routes, traffic, open ports and
+    /// identities, on one screen.
     Status(status::Args),
     /// Show the public key and the overlay address of a key
+    ///
+    /// Without KEY, the key file is read: the one named with --key-file, or the default. With KEY, the address of
+    /// that public key is shown. Needs no running node, and creates nothing.
     Inspect(inspect::Args),
     /// Create a key file, and with it a new address
+    ///
+    /// The key is written to the file named with --key-file, or to the default, readable by its owner only. A key
+    /// that exists is kept unless --force is given: replacing it changes the address of the node for good.
     GenerateKeys(generate_keys::Args),
     /// List, add and remove peers
+    ///
+    /// Peers are the nodes that this one has, had or wants a link to. Without a subcommand, they are listed.
     Peers(peers::Args),
     /// Show the routes that the node uses, holds ready and asks for
+    ///
+    /// Without a subcommand, the routes in use are shown. Routes to distant subnets appear when there is traffic
+    /// for them.
     Routes(routes::Args),
     /// Show traffic counters
+    ///
+    /// Without a subcommand, packets and bytes are shown by overlay address, counted since the node started.
     Stats(stats::Args),
     /// List, add and remove the identities of the node
+    ///
+    /// An identity is a key with its own address and /64. Number 0 is the node itself; every further one is a user
+    /// network or a workload, with its own interface, in its own network namespace where one is named. All share
+    /// the node's links and routes. Without a subcommand, identities are listed.
     Identities(identities::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
@@ -79,13 +99,16 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Error> {
     let mut stderr = io::stderr().lock();
     let result = execute(command, context, &mut stdout, &mut stderr)
         .and_then(|()| stdout.flush().map_err(Error::Output));
+    let result = reader_may_leave(result);
+    // After a failure, dropping the writer would try once more to write what is left.
+    let _ = stdout.into_parts();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn reader_may_leave(result: Result<(), Error>) -> Result<(), Error> {
     match result {
-        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            // Dropping the writer would try once more to write what is left.
-            let _ = stdout.into_parts();
-            Ok(ExitCode::SUCCESS)
-        }
-        result => result.map(|()| ExitCode::SUCCESS),
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 

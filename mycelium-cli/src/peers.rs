@@ -13,8 +13,6 @@ use crate::{Error, write_json};
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    long_about = "List, add and remove peers: the nodes that this one has, had or wants a link to.\n\n\
-        Without a subcommand, peers are listed.",
     after_help = "Example:\n  mycelium peers add tcp://192.0.2.7:9651 && mycelium peers"
 )]
 pub struct Args {
@@ -53,7 +51,7 @@ pub struct ListArgs {
 /// Which peers.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EndpointArgs {
-    /// Endpoints: tcp://ADDRESS:PORT or quic://ADDRESS:PORT, IPv6 addresses in brackets
+    /// Endpoints: tcp:// or quic:// with ip:port, [ipv6]:port or name:port
     #[arg(value_name = "ENDPOINT")]
     pub endpoints: Vec<String>,
 }

@@ -15,8 +15,6 @@ use crate::{Error, write_verbatim};
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    long_about = "Show the routes that the node uses, holds ready and asks for.\n\n\
-        Without a subcommand, the routes in use are shown.",
     after_help = "Example:\n  mycelium routes selected"
 )]
 pub struct Args {

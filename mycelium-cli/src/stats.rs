@@ -15,7 +15,6 @@ use crate::{Error, write_verbatim};
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    long_about = "Show traffic counters.\n\nWithout a subcommand, packets and bytes are shown by address.",
     after_help = "Example:\n  mycelium stats packets"
 )]
 pub struct Args {

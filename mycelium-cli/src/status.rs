@@ -11,11 +11,7 @@ use crate::{Error, peers, write_json};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Show the node at a glance: who it is, whether it is well and what to do if not, its peers, \
-        routes, traffic, open ports and identities.",
-    after_help = "Example:\n  mycelium status"
-)]
+#[command(after_help = "Example:\n  mycelium status")]
 pub struct Args {
     /// Print JSON
     #[arg(long)]

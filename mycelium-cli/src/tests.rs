@@ -1,7 +1,7 @@
 //! Every command against a server with fixed bodies: what is asked, and what is printed.
 
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,9 @@ const A_ADDRESS: &str = "430:9364:d8d8:84a9:dd60:de78:c767:d361";
 const B_KEY: &str = "358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254";
 const B_ADDRESS: &str = "437:5106:5530:1589:7c53:fa73:c63e:1ddb";
 
+/// An overlay.
 #[derive(Parser)]
-#[command(name = "mycelium")]
+#[command(name = "mycelium", version = "1.2.3")]
 struct Root {
     #[command(subcommand)]
     command: Command,
@@ -617,6 +618,47 @@ fn what_a_node_says_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    struct Gone;
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    let node = Node::new(&[
+        ("GET /admin/peers", "200 OK", PEERS),
+        ("GET /admin/routes/selected", "200 OK", ROUTES),
+        ("GET /admin/status", "200 OK", STATUS),
+    ]);
+    let context = Context {
+        key_file: None,
+        api_addr: node.address,
+        root: Root::command,
+    };
+    let key = format!("inspect {A_KEY}");
+    for arguments in [
+        "peers",
+        "routes",
+        "routes --json",
+        "status",
+        "completions zsh",
+        "man",
+        &key,
+    ] {
+        let result = execute(parse(arguments), &context, &mut Gone, &mut Vec::new());
+        assert!(
+            matches!(result, Err(Error::Output(_))),
+            "{arguments}: {result:?}"
+        );
+        reader_may_leave(result).unwrap();
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_are_made_from_the_commands() {
     let nowhere = Path::new("");
     let (script, _) = offline("completions bash", nowhere).unwrap();
@@ -628,8 +670,14 @@ fn completions_and_manual_pages_are_made_from_the_commands() {
     let pages = directory.path().join("man1");
     offline(&format!("man {}", pages.display()), nowhere).unwrap();
     for name in ["mycelium.1", "mycelium-inspect.1", "mycelium-peers-add.1"] {
-        assert!(pages.join(name).exists(), "{name}");
+        let page = fs::read_to_string(pages.join(name)).unwrap();
+        assert!(page.contains(".SH NAME\n"), "{name}: {page}");
     }
+    let page = fs::read_to_string(pages.join("mycelium-peers-remove.1")).unwrap();
+    assert!(
+        page.ends_with(".SH EXAMPLES\n.nf\nmycelium peers remove tcp://192.0.2.7:9651\n.fi\n"),
+        "{page}"
+    );
 }
 
 #[test]
