@@ -1,1 +1,25 @@
-//! To be described.
+//! Network namespaces, interfaces, addresses and routes, for attaching workloads to the overlay and for running
+//! whole networks on one machine.
+//!
+//! Nothing here shells out or needs `unsafe`. A network namespace belongs to a thread, not to a process, so every
+//! operation runs on a short-lived thread that has entered the namespace; the caller's own thread never moves (only
+//! [`userns::enter`] moves the caller, and says so). The API blocks: each operation takes well under a millisecond.
+//!
+//! - [`Namespace`]: create, open, enter with [`Namespace::run`], start processes with [`Namespace::spawn`];
+//! - [`named`]: namespaces with a name under `/run/netns`, as `ip netns` makes and lists them;
+//! - [`link`]: interfaces, addresses and routes over rtnetlink;
+//! - [`sysctl`]: settings below `/proc/sys/net` of a namespace;
+//! - [`userns`]: the same rights for an ordinary user.
+
+#![cfg(target_os = "linux")]
+
+mod error;
+pub mod link;
+pub mod named;
+mod namespace;
+mod netlink;
+pub mod sysctl;
+pub mod userns;
+
+pub use error::{Error, Result};
+pub use namespace::Namespace;
