@@ -1,5 +1,7 @@
 //! Namespaces, interfaces, addresses and routes in the kernel. They need CAP_SYS_ADMIN; without it each says so.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
