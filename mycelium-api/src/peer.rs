@@ -55,7 +55,7 @@ pub struct PeerStats {
     pub rx_bytes: u64,
     /// Seconds since it became known.
     pub discovered: u64,
-    /// Seconds since a link to it was last up or set up; `None`: never.
+    /// Seconds since a link to it was last set up; `None`: never.
     pub last_connected: Option<u64>,
     /// What only this node tells.
     #[serde(flatten)]

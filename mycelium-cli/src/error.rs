@@ -29,6 +29,9 @@ pub enum Error {
         "no identity `{0}`: `mycelium identities` lists their numbers, names, addresses and keys"
     )]
     UnknownIdentity(String),
+    /// The text given as a public key is none.
+    #[error("`{0}` is no public key: that is 64 hexadecimal digits")]
+    NotAKey(String),
     /// A key file could not be read or written.
     #[error(transparent)]
     KeyFile(#[from] key_file::Error),

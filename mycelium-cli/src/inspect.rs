@@ -16,8 +16,8 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Public key: 64 hexadecimal digits
-    #[arg(value_parser = parse_key)]
-    pub key: Option<PublicKey>,
+    // Text, because mycelium reports a wrong one with exit code 1, not as a usage error.
+    pub key: Option<String>,
 }
 
 /// What `--json` prints: exactly these two fields, in this order.
@@ -29,8 +29,8 @@ struct Inspection {
 }
 
 pub(crate) fn run(args: &Args, key_file: &Path, out: &mut dyn Write) -> Result<(), Error> {
-    let key = match args.key {
-        Some(key) => key,
+    let key = match &args.key {
+        Some(text) => PublicKey::from_hex(text).ok_or_else(|| Error::NotAKey(text.clone()))?,
         None => key_file::read(key_file)?.public_key(),
     };
     let inspection = Inspection {
@@ -44,8 +44,4 @@ pub(crate) fn run(args: &Args, key_file: &Path, out: &mut dyn Write) -> Result<(
         writeln!(out, "Address: {}", inspection.address)?;
         Ok(())
     }
-}
-
-fn parse_key(text: &str) -> Result<PublicKey, &'static str> {
-    PublicKey::from_hex(text).ok_or("a public key is 64 hexadecimal digits")
 }

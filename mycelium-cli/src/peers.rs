@@ -115,7 +115,7 @@ fn table(peers: &[PeerStats]) -> Table {
     for peer in peers {
         table.row(vec![
             protocol(peer.endpoint.proto).to_owned(),
-            peer.endpoint.address_text(),
+            peer.endpoint.addr.to_string(),
             peer_type(peer.peer_type).to_owned(),
             state(peer.connection_state).to_owned(),
             Bytes(peer.rx_bytes).to_string(),
@@ -133,6 +133,7 @@ fn table(peers: &[PeerStats]) -> Table {
             table.column(header, cells);
         }
     };
+    extra("Name", &|peer| peer.endpoint.host.clone());
     extra("RTT", &|peer| {
         peer.details.rtt_ms.map(|rtt| Milliseconds(rtt).to_string())
     });

@@ -7,7 +7,6 @@ use mycelium_api::PacketStatEntry;
 use mycelium_api::client::Client;
 use mycelium_api::path;
 
-use crate::quantity::Bytes;
 use crate::table::Table;
 use crate::{Error, write_verbatim};
 
@@ -67,7 +66,7 @@ fn table(header: &str, mut entries: Vec<PacketStatEntry>) -> Table {
         table.row(vec![
             entry.ip.to_string(),
             entry.packet_count.to_string(),
-            Bytes(entry.byte_count).to_string(),
+            entry.byte_count.to_string(),
         ]);
     }
     table
