@@ -1,0 +1,7 @@
+//! What a user of the overlay sees: pings, transfers, datagrams, routes and errors.
+
+pub mod icmp;
+pub mod ping;
+pub mod tcp;
+pub mod trace;
+pub mod udp;
