@@ -65,13 +65,12 @@ pub enum Error {
         text: String,
     },
     /// The answer is not what this version expects.
-    #[error("the answer of {address} cannot be read: {source}")]
+    #[error("the answer of {address} cannot be read: {error}")]
     Unreadable {
         /// Where we asked.
         address: SocketAddr,
         /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// The connection broke, or something that is no HTTP server answers.
     #[error("cannot talk to the node at {address}: {reason}")]
@@ -203,9 +202,9 @@ impl Client {
     }
 
     fn read<T: DeserializeOwned>(&self, body: &str) -> Result<T, Error> {
-        serde_json::from_str(body).map_err(|source| Error::Unreadable {
+        serde_json::from_str(body).map_err(|error| Error::Unreadable {
             address: self.address,
-            source,
+            error,
         })
     }
 

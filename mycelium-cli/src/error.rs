@@ -1,4 +1,4 @@
-//! What a command can fail with: one line for a person each.
+//! What a command can fail with: one line for a person each, the cause included, hence none has a `source`.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,15 +14,14 @@ pub enum Error {
     #[error(transparent)]
     Node(#[from] client::Error),
     /// A peer could not be added or removed.
-    #[error("cannot {verb} peer {endpoint}: {source}")]
+    #[error("cannot {verb} peer {endpoint}: {error}")]
     Peer {
         /// What was to be done.
         verb: &'static str,
         /// To which.
         endpoint: String,
         /// Why not.
-        #[source]
-        source: client::Error,
+        error: client::Error,
     },
     /// No identity of the node is called that.
     #[error(
@@ -36,15 +35,20 @@ pub enum Error {
     #[error(transparent)]
     KeyFile(#[from] key_file::Error),
     /// A manual page could not be written.
-    #[error("cannot write manual pages to {}: {source}", directory.display())]
+    #[error("cannot write manual pages to {}: {error}", directory.display())]
     ManualPages {
         /// Where.
         directory: PathBuf,
         /// Why not.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// Standard output does not take the answer.
     #[error("cannot write the answer: {0}")]
-    Output(#[from] io::Error),
+    Output(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
 }

@@ -33,34 +33,31 @@ pub enum Error {
         length: usize,
     },
     /// It cannot be read.
-    #[error("cannot read the key file {}: {source}", path.display())]
+    #[error("cannot read the key file {}: {error}", path.display())]
     Read {
         /// Which.
         path: PathBuf,
         /// Why not.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// There is one already.
     #[error("there is a key at {} already", .0.display())]
     Exists(PathBuf),
     /// It cannot be written.
-    #[error("cannot write the key file {}: {source}", path.display())]
+    #[error("cannot write the key file {}: {error}", path.display())]
     Write {
         /// Which.
         path: PathBuf,
         /// Why not.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// The default directory cannot be created.
-    #[error("cannot create the directory {} for the key file: {source}", path.display())]
+    #[error("cannot create the directory {} for the key file: {error}", path.display())]
     Directory {
         /// Which.
         path: PathBuf,
         /// Why not.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// The system gives no random bytes.
     #[error("the system gives no random bytes for a key: {0}")]
@@ -95,11 +92,11 @@ fn default_directory(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
 
 /// Read a key. Bytes after the first 32 are ignored, as they always were.
 pub fn read(path: &Path) -> Result<SecretKey, Error> {
-    let failed = |source: io::Error| match source.kind() {
+    let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Error::Missing(path.to_owned()),
         _ => Error::Read {
             path: path.to_owned(),
-            source,
+            error,
         },
     };
     let mut file = File::open(path).map_err(failed)?;
@@ -138,12 +135,10 @@ pub fn create_default_directory() -> Result<(), Error> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(directory)
-        .map_err(|source| Error::Directory {
-            path: directory.to_owned(),
-            source,
-        })
+    builder.create(directory).map_err(|error| Error::Directory {
+        path: directory.to_owned(),
+        error,
+    })
 }
 
 /// Write a key where there is none, readable by its owner only. Never leaves a part of a key behind.
@@ -151,20 +146,20 @@ pub fn create_default_directory() -> Result<(), Error> {
 /// # Errors
 /// [`Error::Exists`] if something is there, which is then untouched.
 pub fn create(path: &Path, key: &SecretKey) -> Result<(), Error> {
-    write_new(path, key).map_err(|source| match source.kind() {
+    write_new(path, key).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists(path.to_owned()),
         _ => Error::Write {
             path: path.to_owned(),
-            source,
+            error,
         },
     })
 }
 
 /// Write a key in place of the one that is there, if any: at every moment the file holds the old key or the new.
 pub fn replace(path: &Path, key: &SecretKey) -> Result<(), Error> {
-    let failed = |source| Error::Write {
+    let failed = |error| Error::Write {
         path: path.to_owned(),
-        source,
+        error,
     };
     // A link stays a link: the file that it names is replaced.
     let target = match fs::canonicalize(path) {

@@ -70,10 +70,10 @@ fn each(
     action: impl Fn(&str) -> Result<(), mycelium_api::client::Error>,
 ) -> Result<(), Error> {
     for endpoint in args.endpoints {
-        action(&endpoint).map_err(|source| Error::Peer {
+        action(&endpoint).map_err(|error| Error::Peer {
             verb,
             endpoint,
-            source,
+            error,
         })?;
     }
     Ok(())

@@ -48,9 +48,9 @@ pub(crate) fn man(args: &ManArgs, root: clap::Command, out: &mut dyn Write) -> R
         None => Ok(write_page(&root, &source(&root), out)?),
         Some(directory) => fs::create_dir_all(directory)
             .and_then(|()| write_pages(&root, &source(&root), directory))
-            .map_err(|source| Error::ManualPages {
+            .map_err(|error| Error::ManualPages {
                 directory: directory.clone(),
-                source,
+                error,
             }),
     }
 }

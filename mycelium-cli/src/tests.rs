@@ -103,6 +103,14 @@ fn parse(arguments: &str) -> Command {
     Root::try_parse_from(arguments).unwrap().command
 }
 
+/// Callers may print the whole chain of causes (anyhow's `{:#}`): no cause may show twice.
+fn one_line(error: &Error) -> String {
+    assert!(std::error::Error::source(error).is_none(), "{error:?}");
+    let text = error.to_string();
+    assert!(!text.contains('\n'), "{text}");
+    text
+}
+
 fn run_with(
     arguments: &str,
     key_file: Option<&Path>,
@@ -115,7 +123,7 @@ fn run_with(
     };
     let (mut out, mut remarks) = (Vec::new(), Vec::new());
     execute(parse(arguments), &context, &mut out, &mut remarks)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| one_line(&error))?;
     Ok((
         String::from_utf8(out).unwrap(),
         String::from_utf8(remarks).unwrap(),
