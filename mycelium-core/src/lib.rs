@@ -10,10 +10,15 @@
 #![warn(missing_docs)]
 
 pub mod addr;
+pub mod babel;
+pub mod config;
 pub mod crypto;
 pub mod dataplane;
 pub mod fib;
 pub mod io;
+pub mod node;
+pub mod rng;
 pub mod router_id;
+pub mod snapshot;
 pub mod time;
 pub mod wire;

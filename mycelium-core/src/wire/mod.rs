@@ -4,6 +4,7 @@
 //! stream, [`data`] is the routed header of a data packet, [`user_data`] the first bytes of its plaintext, and [`ipv6`],
 //! [`icmpv6`] and [`tcp_mss`] look at, or write, what hosts exchange. [`beacon`] is the LAN discovery datagram.
 
+pub mod babel;
 pub mod beacon;
 pub mod data;
 pub mod frame;

@@ -1,0 +1,89 @@
+//! Token buckets: how much work a neighbour may cause.
+
+use crate::time::{Duration, Time};
+
+/// A rate with a burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Sustained events a second.
+    pub per_second: u32,
+    /// Events at once after a pause.
+    pub burst: u32,
+}
+
+/// A token bucket. Starts full.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    allowance: Allowance,
+    /// Micro-tokens: one event costs a million, so a rate per second accrues as micro-tokens per microsecond.
+    level: u64,
+    filled_at: Time,
+}
+
+const EVENT: u64 = 1_000_000;
+
+impl Budget {
+    pub(crate) fn new(allowance: Allowance, now: Time) -> Self {
+        Self {
+            allowance,
+            level: u64::from(allowance.burst) * EVENT,
+            filled_at: now,
+        }
+    }
+
+    /// Pay for one event; `false` if it must not happen.
+    #[must_use]
+    pub(crate) fn take(&mut self, now: Time) -> bool {
+        let full = u64::from(self.allowance.burst) * EVENT;
+        let elapsed = now
+            .since(self.filled_at)
+            .min(Duration::from_secs(3600))
+            .as_micros();
+        let accrued = u64::try_from(elapsed).unwrap_or(0) * u64::from(self.allowance.per_second);
+        self.level = self.level.saturating_add(accrued).min(full);
+        self.filled_at = self.filled_at.max(now);
+        match self.level.checked_sub(EVENT) {
+            Some(level) => {
+                self.level = level;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_allows_its_burst_and_then_its_rate() {
+        let allowance = Allowance {
+            per_second: 10,
+            burst: 3,
+        };
+        let mut budget = Budget::new(allowance, Time::ZERO);
+        let mut taken = |at: u64| {
+            (0..100)
+                .take_while(|_| budget.take(Time::from_millis(at)))
+                .count()
+        };
+        assert_eq!(taken(0), 3);
+        assert_eq!(taken(99), 0);
+        assert_eq!(taken(100), 1);
+        assert_eq!(taken(300), 2);
+        assert_eq!(taken(100_000), 3);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_gives_nothing() {
+        let allowance = Allowance {
+            per_second: 1000,
+            burst: 1,
+        };
+        let mut budget = Budget::new(allowance, Time::from_millis(1000));
+        assert!(budget.take(Time::from_millis(1000)));
+        assert!(!budget.take(Time::from_millis(10)));
+        assert!(!budget.take(Time::from_millis(1000)));
+    }
+}

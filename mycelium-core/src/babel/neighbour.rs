@@ -1,0 +1,247 @@
+//! Neighbours: liveness, round trip and cost of a link (RFC 8966 §3.2.4 and §3.4, wire spec §5.4 and §5.6).
+//!
+//! ```text
+//!              Hello sent                     1.2 s without a sign of life,
+//!              IHU seen      ┌───────┐        a Hello unanswered               ┌─────────┐   3 s more   ┌────────┐
+//!            ┌──────────────►│ alive ├────────────────────────────────────────►│ suspect ├─────────────►│ closed │
+//!            └───────────────┤       │◄────────────────────────────────────────┤         │              └────────┘
+//!                            └───────┘  anything at all heard                  └─────────┘
+//! ```
+//!
+//! One Hello is on its way at a time: IHUs do not say which Hello they answer.
+
+use std::collections::BTreeSet;
+
+use super::budget::Budget;
+use super::metric::Metric;
+use super::timer::Armed;
+use crate::addr::Subnet;
+use crate::config::NodeConfig;
+use crate::crypto::identity::PublicKey;
+use crate::io::LinkInfo;
+use crate::time::{Duration, Time};
+
+/// One link to another node.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    static_cost: u16,
+    rtt: Option<Duration>,
+    sampled: bool,
+    cost: Metric,
+    cost_changed_at: Time,
+    hello: HelloState,
+    next_hello_seqno: u16,
+    last_heard: Time,
+    suspect_since: Option<Time>,
+    /// No verdict on silence before this: we were stalled ourselves.
+    lenient_until: Time,
+    pub(crate) armed: Armed,
+    pub(crate) dump: Dump,
+    pub(crate) public_key: Option<PublicKey>,
+    pub(crate) duplicate_reported: bool,
+    /// The subnets for which the route table has a route of this neighbour.
+    pub(crate) routes: BTreeSet<Subnet>,
+    pub(crate) budgets: Budgets,
+}
+
+/// What one neighbour may still cause.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    pub(crate) hellos: Budget,
+    pub(crate) updates: Budget,
+    pub(crate) queries: Budget,
+    pub(crate) route_requests: Budget,
+    pub(crate) seqno_requests: Budget,
+}
+
+/// A full table on its way to the neighbour, in slices.
+#[derive(Debug, Default)]
+pub(crate) struct Dump {
+    /// Where the next slice starts.
+    pub(crate) cursor: Option<Subnet>,
+    /// No other full table before this.
+    pub(crate) not_before: Time,
+    pub(crate) armed: Armed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HelloState {
+    /// Never sent.
+    Idle,
+    /// Sent and not answered. A second one makes the sample ambiguous.
+    Awaiting { sent_at: Time, ambiguous: bool },
+    /// Answered; when it was sent paces the next.
+    Answered { sent_at: Time },
+}
+
+/// What the clock asks of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// Send a Hello with this seqno.
+    Hello(u16),
+    /// It just became suspect.
+    Suspect,
+    /// It was suspect for too long.
+    Close,
+}
+
+impl Neighbour {
+    pub(crate) fn new(link: LinkInfo, config: &NodeConfig, now: Time) -> Self {
+        let mut neighbour = Self {
+            static_cost: link.static_cost,
+            rtt: link.setup_rtt,
+            sampled: false,
+            cost: Metric::INFINITE,
+            cost_changed_at: now,
+            hello: HelloState::Idle,
+            next_hello_seqno: 0,
+            last_heard: now,
+            suspect_since: None,
+            lenient_until: now,
+            armed: Armed::default(),
+            dump: Dump::default(),
+            public_key: None,
+            duplicate_reported: false,
+            routes: BTreeSet::new(),
+            budgets: Budgets {
+                hellos: Budget::new(config.hellos, now),
+                updates: Budget::new(config.updates, now),
+                queries: Budget::new(config.neighbour_queries, now),
+                route_requests: Budget::new(config.route_requests, now),
+                seqno_requests: Budget::new(config.seqno_requests, now),
+            },
+        };
+        neighbour.cost = neighbour.measured_cost(config);
+        neighbour
+    }
+
+    /// Cost of the link for selection: infinite while suspect.
+    pub(crate) fn cost(&self) -> Metric {
+        if self.is_suspect() {
+            Metric::INFINITE
+        } else {
+            self.cost
+        }
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect_since.is_some()
+    }
+
+    /// Smoothed round trip, once known.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    pub(crate) fn last_heard(&self) -> Time {
+        self.last_heard
+    }
+
+    /// A sign of life. `true` if it was suspect until now.
+    #[must_use]
+    pub(crate) fn on_heard(&mut self, now: Time) -> bool {
+        self.last_heard = self.last_heard.max(now);
+        self.suspect_since.take().is_some()
+    }
+
+    /// An IHU. `true` if the cost of the link changed enough to look at its routes again.
+    #[must_use]
+    pub(crate) fn on_ihu(&mut self, config: &NodeConfig, now: Time) -> bool {
+        let HelloState::Awaiting { sent_at, ambiguous } = self.hello else {
+            return false;
+        };
+        self.hello = HelloState::Answered { sent_at };
+        if ambiguous {
+            return false;
+        }
+        let sample = now.since(sent_at);
+        let first = !self.sampled;
+        self.sampled = true;
+        self.rtt = Some(match self.rtt {
+            None => sample,
+            // The set-up of the connection is a rough estimate, and too high rather than too low.
+            Some(estimate) if first => estimate.min(sample),
+            Some(smoothed) => (smoothed * 7 + sample) / 8,
+        });
+        let measured = self.measured_cost(config);
+        let tolerance = Metric::new((self.cost.raw() / 8).max(2));
+        let due = first || now.since(self.cost_changed_at) >= config.cost_spacing;
+        if !due || measured.distance(self.cost) <= tolerance {
+            return false;
+        }
+        self.cost = measured;
+        self.cost_changed_at = now;
+        true
+    }
+
+    /// What is to be done now. A verdict on silence also needs a Hello that has waited long enough.
+    #[must_use]
+    pub(crate) fn on_timer(&mut self, config: &NodeConfig, lateness: Duration, now: Time) -> Due {
+        if lateness > config.stall_threshold {
+            self.lenient_until = now + config.answer_grace;
+        }
+        match self.hello {
+            HelloState::Awaiting { .. } if self.verdict_at(config).is_some_and(|at| at <= now) => {
+                if self.suspect_since.is_some() {
+                    return Due::Close;
+                }
+                self.suspect_since = Some(now);
+                Due::Suspect
+            }
+            _ if self.hello_at(config) <= now => {
+                let ambiguous = matches!(self.hello, HelloState::Awaiting { .. });
+                self.hello = HelloState::Awaiting {
+                    sent_at: now,
+                    ambiguous,
+                };
+                let seqno = self.next_hello_seqno;
+                self.next_hello_seqno = seqno.wrapping_add(1);
+                Due::Hello(seqno)
+            }
+            _ => Due::Nothing,
+        }
+    }
+
+    /// When `on_timer` has something to do next.
+    pub(crate) fn next_deadline(&self, config: &NodeConfig) -> Time {
+        let hello = self.hello_at(config);
+        self.verdict_at(config)
+            .map_or(hello, |verdict| hello.min(verdict))
+    }
+
+    fn hello_at(&self, config: &NodeConfig) -> Time {
+        match self.hello {
+            HelloState::Idle => Time::ZERO,
+            HelloState::Awaiting { .. } if self.is_suspect() => Time::FAR_FUTURE,
+            HelloState::Awaiting { sent_at, .. } => sent_at + config.hello_patience,
+            HelloState::Answered { sent_at } => sent_at + config.hello_interval,
+        }
+    }
+
+    /// When silence makes the neighbour suspect, or closes it.
+    fn verdict_at(&self, config: &NodeConfig) -> Option<Time> {
+        let HelloState::Awaiting { sent_at, .. } = self.hello else {
+            return None;
+        };
+        let verdict = match self.suspect_since {
+            Some(since) => since + config.close_after,
+            None => {
+                let patience = config
+                    .answer_grace
+                    .max(self.rtt.unwrap_or(config.suspect_after) * 4);
+                (self.last_heard + config.suspect_after).max(sent_at + patience)
+            }
+        };
+        Some(verdict.max(self.lenient_until))
+    }
+
+    fn measured_cost(&self, config: &NodeConfig) -> Metric {
+        let millis = self.rtt.unwrap_or(config.unknown_rtt).as_millis();
+        let rtt = u16::try_from(millis).unwrap_or(u16::MAX);
+        // A link for free would make the feasibility condition refuse what the neighbour repeats.
+        let cost = rtt.saturating_add(self.static_cost).max(1);
+        Metric::new(cost).min(Metric::MAX_FINITE)
+    }
+}

@@ -1,0 +1,505 @@
+//! Updates in and out: acquiring routes, choosing among them, telling others (RFC 8966 §3.5.3, §3.6 and §3.7; wire
+//! spec §5.10 to §5.13 and §5.16).
+
+use std::sync::Arc;
+
+use super::Babel;
+use super::filter::{self, Refusal};
+use super::metric::Metric;
+use super::neighbour::Neighbour;
+use super::route::{Announced, Route};
+use super::seqno::Seqno;
+use super::timer::Timer;
+use crate::addr::Subnet;
+use crate::config::{centiseconds, hold_time};
+use crate::fib::FibEntry;
+use crate::io::{CloseReason, Event, PeerId};
+use crate::time::Time;
+use crate::wire::babel::{Generation, RouteRequest, Tlv, Update};
+
+/// Why a destination's routes are looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A route changed, or a neighbour went or came back.
+    Route,
+    /// Only the cost of a link changed. Announced more reluctantly: every router on the way would announce it again.
+    Cost,
+}
+
+/// What an accepted Update did to the table.
+enum Outcome {
+    /// Look at the destination again.
+    Stored { feasible: bool },
+    /// The selected route would have become infeasible: kept as it was, and a newer seqno is asked for.
+    Kept,
+    /// No room.
+    Refused,
+}
+
+impl Babel {
+    pub(super) fn on_update(&mut self, peer: PeerId, update: &Update, now: Time) {
+        self.counters.updates_received += 1;
+        let subnet = match filter::admit(update) {
+            Ok(subnet) => subnet,
+            Err(refusal) => {
+                *match refusal {
+                    Refusal::Prefix => &mut self.counters.refused_prefix,
+                    Refusal::Owner => &mut self.counters.refused_owner,
+                    Refusal::Interval => &mut self.counters.refused_interval,
+                } += 1;
+                return;
+            }
+        };
+        let metric = Metric::new(update.metric);
+        if self.origins.get(subnet).is_some() {
+            self.on_update_of_ours(peer, subnet, update, now);
+        } else if metric.is_infinite() {
+            self.on_retraction(peer, subnet, now);
+        } else {
+            self.on_announcement(peer, subnet, update, now);
+        }
+    }
+
+    /// Our own subnets are never learned. Hearing our announcement come back, or that of our previous incarnation, is
+    /// normal; hearing somebody originate it (metric 0) is not.
+    fn on_update_of_ours(&mut self, peer: PeerId, subnet: Subnet, update: &Update, now: Time) {
+        let (Some(origin), Some(neighbour)) =
+            (self.origins.get(subnet), self.neighbours.get_mut(&peer))
+        else {
+            return;
+        };
+        if update.metric != Metric::ZERO.raw() || update.router_id.public_key() != origin.public_key
+        {
+            return;
+        }
+        if update.router_id == origin.router_id {
+            self.counters.closed_ourselves += 1;
+            self.close(peer, CloseReason::Ourselves, now);
+        } else if !neighbour.duplicate_reported {
+            neighbour.duplicate_reported = true;
+            self.event(Event::DuplicateIdentity { subnet, peer });
+        }
+    }
+
+    /// Anybody may retract, under any router-id; it only concerns what this neighbour itself had announced.
+    fn on_retraction(&mut self, peer: PeerId, subnet: Subnet, now: Time) {
+        let Some(route) = self
+            .table
+            .get_mut(subnet)
+            .and_then(|destination| destination.route_mut(peer))
+        else {
+            return;
+        };
+        if route.metric.is_infinite() {
+            return;
+        }
+        route.metric = Metric::INFINITE;
+        route.refreshed_at = now;
+        route.expires = now + self.config.retraction_hold;
+        self.reselect(subnet, Cause::Route, now);
+        self.rearm(subnet, now);
+    }
+
+    fn on_announcement(&mut self, peer: PeerId, subnet: Subnet, update: &Update, now: Time) {
+        if !self.pay_for_change(peer, subnet, update, now) {
+            return;
+        }
+        self.identify(peer, update);
+        let seqno = Seqno::new(update.seqno);
+        match self.store(peer, subnet, update, now) {
+            Outcome::Refused => self.counters.refused_full += 1,
+            Outcome::Kept => {
+                self.counters.infeasible += 1;
+                self.want_newer_seqno(subnet, update.router_id, Some(peer), now);
+                self.rearm(subnet, now);
+            }
+            Outcome::Stored { feasible } => {
+                let waiting = self.seqno_arrived(subnet, &update.router_id, seqno);
+                self.reselect(subnet, Cause::Route, now);
+                if !feasible {
+                    self.counters.infeasible += 1;
+                    let nothing = self
+                        .table
+                        .get(subnet)
+                        .is_some_and(|destination| destination.selected.is_none());
+                    if nothing {
+                        self.want_newer_seqno(subnet, update.router_id, Some(peer), now);
+                    }
+                }
+                self.answer_waiting(subnet, seqno, &waiting, now);
+                self.rearm(subnet, now);
+            }
+        }
+    }
+
+    /// Charge the neighbour if this Update will change the table; `false` if it is closed for spending too much.
+    fn pay_for_change(&mut self, peer: PeerId, subnet: Subnet, update: &Update, now: Time) -> bool {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else {
+            return false;
+        };
+        let repetition = self.table.get(subnet).is_some_and(|destination| {
+            destination.route(peer).is_some_and(|route| {
+                route.metric.raw() == update.metric
+                    && route.seqno.raw() == update.seqno
+                    && destination.sources.router_id(route.source) == Some(&update.router_id)
+            })
+        });
+        if repetition || neighbour.budgets.updates.take(now) {
+            return true;
+        }
+        self.counters.closed_flooding += 1;
+        self.close(peer, CloseReason::Flooding, now);
+        false
+    }
+
+    /// What a neighbour announces with metric 0 is its own.
+    fn identify(&mut self, peer: PeerId, update: &Update) {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else {
+            return;
+        };
+        if update.metric == Metric::ZERO.raw() && neighbour.public_key.is_none() {
+            let public_key = update.router_id.public_key();
+            neighbour.public_key = Some(public_key);
+            self.event(Event::PeerIdentified { peer, public_key });
+        }
+    }
+
+    fn store(&mut self, peer: PeerId, subnet: Subnet, update: &Update, now: Time) -> Outcome {
+        let seqno = Seqno::new(update.seqno);
+        let metric = Metric::new(update.metric);
+        let known = self.table.get(subnet);
+        let has_route = known.is_some_and(|destination| destination.route(peer).is_some());
+        if !has_route {
+            let share = self.neighbours.get(&peer).is_some_and(|neighbour| {
+                neighbour.routes.len() < self.config.max_routes_per_neighbour
+            });
+            let room = self.table.routes() < self.config.max_routes
+                && (known.is_some() || self.table.len() < self.config.max_destinations);
+            if !share || !room {
+                return Outcome::Refused;
+            }
+        }
+        let expires = now + hold_time(update.interval).max(self.config.min_hold);
+        let destination = self.table.get_or_create(subnet);
+        let Some(source) = destination.source(&update.router_id, now) else {
+            return Outcome::Refused;
+        };
+        let feasible = destination.sources.is_feasible(source, seqno, metric);
+        let selected = destination.selected == Some(peer);
+        let fresh = Route {
+            peer,
+            source,
+            seqno,
+            metric,
+            refreshed_at: now,
+            expires,
+        };
+        if let Some(route) = destination.route_mut(peer) {
+            if selected && !feasible && route.source == source {
+                return Outcome::Kept;
+            }
+            *route = fresh;
+        } else {
+            self.table.insert_route(subnet, fresh);
+            if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                neighbour.routes.insert(subnet);
+            }
+        }
+        Outcome::Stored { feasible }
+    }
+
+    /// Choose the best route, bring the forwarding table in step and note what neighbours must be told.
+    pub(super) fn reselect(&mut self, subnet: Subnet, cause: Cause, now: Time) {
+        let neighbours = &self.neighbours;
+        let cost = |peer| {
+            neighbours
+                .get(&peer)
+                .map_or(Metric::INFINITE, Neighbour::cost)
+        };
+        let Some(destination) = self.table.get_mut(subnet) else {
+            return;
+        };
+        let before = destination.selected;
+        let after = destination.best(cost, self.config.hysteresis);
+        destination.selected = after;
+        let Some(route) = destination.selected_route() else {
+            if destination.announced.is_some() {
+                self.dirty.insert(subnet);
+            }
+            if before.is_some() {
+                self.on_route_lost(subnet, now);
+            }
+            return;
+        };
+        let peer = route.peer;
+        let metric = route.metric.plus(cost(peer));
+        let tell = match destination.announced {
+            None => true,
+            Some(announced) => {
+                let change = metric.distance(announced.metric).raw();
+                let reluctance = match cause {
+                    Cause::Route => 0,
+                    Cause::Cost => announced.metric.raw() / 4,
+                };
+                announced.source != route.source
+                    || change > self.config.significant_change.max(reluctance)
+            }
+        };
+        let public_key = destination
+            .sources
+            .router_id(route.source)
+            .map(|id| id.public_key());
+        if tell {
+            self.dirty.insert(subnet);
+        }
+        let Some(public_key) = public_key else {
+            return;
+        };
+        let entry = self.fib.route(subnet);
+        let same =
+            entry.is_some_and(|entry| entry.next_hop == peer && entry.public_key == public_key);
+        if !same {
+            let fresh = FibEntry::new(peer, public_key);
+            if entry.is_some_and(|entry| entry.take_used()) {
+                fresh.mark_used();
+            }
+            self.fib.insert(subnet, Arc::new(fresh));
+            self.fib_changed = true;
+        }
+        if before != after {
+            self.counters.routes_selected += 1;
+            self.event(Event::RouteSelected {
+                subnet,
+                peer,
+                metric: metric.raw(),
+            });
+        }
+        if before.is_none() {
+            self.queries_satisfied(subnet);
+        }
+    }
+
+    fn on_route_lost(&mut self, subnet: Subnet, now: Time) {
+        self.fib.remove(subnet);
+        self.fib_changed = true;
+        self.counters.routes_lost += 1;
+        self.event(Event::RouteLost { subnet });
+        self.revive_infeasible(subnet, now);
+    }
+
+    /// If there are only infeasible routes, ask for a seqno that makes the shortest of them feasible.
+    pub(super) fn revive_infeasible(&mut self, subnet: Subnet, now: Time) {
+        let Some(destination) = self.table.get(subnet) else {
+            return;
+        };
+        let shortest = destination
+            .routes
+            .iter()
+            .filter_map(|route| {
+                let cost = self.neighbours.get(&route.peer)?.cost();
+                let total = route.metric.plus(cost).finite()?;
+                Some((total, route.peer, route.source))
+            })
+            .min_by_key(|&(total, peer, _)| (total, peer));
+        let Some((_, _, source)) = shortest else {
+            return;
+        };
+        if let Some(&router_id) = destination.sources.router_id(source) {
+            self.want_newer_seqno(subnet, router_id, None, now);
+        }
+    }
+
+    /// Tell all neighbours what has become of `subnet`. The next hop is left out: it cannot use a route through
+    /// itself (split horizon, RFC 8966 §3.7.4).
+    pub(super) fn announce(&mut self, subnet: Subnet, now: Time) {
+        let interval = centiseconds(self.config.update_interval);
+        if let Some(origin) = self.origins.get(subnet) {
+            let update = Tlv::Update(origin.update(subnet, Metric::ZERO, interval));
+            self.send_to_all(&update, None);
+            return;
+        }
+        if let Some((update, next_hop)) = self.selected_update(subnet) {
+            self.note_announced(subnet, &update, now);
+            self.send_to_all(&Tlv::Update(update), Some(next_hop));
+        } else if let Some(retraction) = self.retraction(subnet) {
+            self.send_to_all(&Tlv::Update(retraction), None);
+        }
+        self.rearm(subnet, now);
+    }
+
+    /// Tell one neighbour of the selected route, unless it is the next hop.
+    pub(super) fn send_selected(&mut self, peer: PeerId, subnet: Subnet, now: Time) {
+        let Some((update, next_hop)) = self.selected_update(subnet) else {
+            return;
+        };
+        if next_hop == peer {
+            return;
+        }
+        self.note_sent(subnet, &update, now);
+        self.send(peer, &Tlv::Update(update));
+    }
+
+    /// The Update for the selected route: its metric plus the cost of the link to its next hop.
+    fn selected_update(&self, subnet: Subnet) -> Option<(Update, PeerId)> {
+        let destination = self.table.get(subnet)?;
+        let route = destination.selected_route()?;
+        let cost = self.neighbours.get(&route.peer)?.cost();
+        let update = Update {
+            interval: centiseconds(self.config.update_interval),
+            seqno: route.seqno.raw(),
+            metric: route.metric.plus(cost).raw(),
+            prefix: subnet.into(),
+            router_id: *destination.sources.router_id(route.source)?,
+        };
+        Some((update, route.peer))
+    }
+
+    /// The retraction of what we announced last; nothing if we announced nothing.
+    fn retraction(&mut self, subnet: Subnet) -> Option<Update> {
+        let destination = self.table.get_mut(subnet)?;
+        let announced = destination.announced.take()?;
+        Some(Update {
+            interval: centiseconds(self.config.update_interval),
+            seqno: announced.seqno.raw(),
+            metric: Metric::INFINITE.raw(),
+            prefix: subnet.into(),
+            router_id: *destination.sources.router_id(announced.source)?,
+        })
+    }
+
+    /// Feasibility distances follow what we send (RFC 8966 §3.7.3).
+    fn note_sent(&mut self, subnet: Subnet, update: &Update, now: Time) -> Option<Announced> {
+        let destination = self.table.get_mut(subnet)?;
+        let announced = Announced {
+            source: destination.sources.find(&update.router_id)?,
+            seqno: Seqno::new(update.seqno),
+            metric: Metric::new(update.metric),
+        };
+        destination
+            .sources
+            .announced(announced.source, announced.seqno, announced.metric, now);
+        // Even if only one neighbour was told, it must hear when the route is gone.
+        destination.announced.get_or_insert(announced);
+        Some(announced)
+    }
+
+    fn note_announced(&mut self, subnet: Subnet, update: &Update, now: Time) {
+        let announced = self.note_sent(subnet, update, now);
+        if let Some(destination) = self.table.get_mut(subnet) {
+            destination.announced = announced;
+        }
+    }
+
+    /// Routes whose time is over: retracted ones and fallbacks go, the one in use is retracted first.
+    pub(super) fn expire_routes(&mut self, subnet: Subnet, now: Time) {
+        let Some(destination) = self.table.get_mut(subnet) else {
+            return;
+        };
+        let selected = destination.selected;
+        let mut expired = Vec::new();
+        for route in &mut destination.routes {
+            if route.expires > now {
+                continue;
+            }
+            if selected == Some(route.peer) && route.metric.is_finite() {
+                route.metric = Metric::INFINITE;
+                route.refreshed_at = now;
+                route.expires = now + self.config.retraction_hold;
+                self.counters.routes_expired += 1;
+            } else {
+                expired.push((route.peer, route.metric));
+            }
+        }
+        for (peer, metric) in expired {
+            self.counters.routes_expired += u64::from(metric.is_finite());
+            self.table.remove_route(subnet, peer);
+            if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                neighbour.routes.remove(&subnet);
+            }
+        }
+        self.reselect(subnet, Cause::Route, now);
+    }
+
+    /// A route in use is asked for again before it expires, at any distance from its origin: nobody announces learned
+    /// routes periodically. All neighbours that have one are asked, so that the fallback stays fresh too.
+    pub(super) fn refresh_if_used(&mut self, subnet: Subnet, now: Time) {
+        let Some(destination) = self.table.get(subnet) else {
+            return;
+        };
+        let ageing = destination
+            .selected_route()
+            .is_some_and(|route| route.is_ageing(now));
+        if !ageing
+            || !self
+                .fib
+                .route(subnet)
+                .is_some_and(|entry| entry.take_used())
+        {
+            return;
+        }
+        let peers: Vec<PeerId> = destination
+            .routes
+            .iter()
+            .filter(|route| route.metric.is_finite())
+            .map(|route| route.peer)
+            .collect();
+        let request = RouteRequest {
+            generation: Generation::ORIGINAL,
+            prefix: Some(subnet.into()),
+        };
+        for peer in peers {
+            self.send(peer, &Tlv::RouteRequest(request));
+        }
+    }
+
+    /// Start sending the whole table to `peer`; `false` if it asked too soon.
+    pub(super) fn start_dump(&mut self, peer: PeerId, now: Time) -> bool {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else {
+            return false;
+        };
+        if neighbour.dump.cursor.is_some() || now < neighbour.dump.not_before {
+            return false;
+        }
+        neighbour.dump.cursor = Some(Subnet::from_octets([0; 8]));
+        neighbour.dump.not_before = now + self.config.dump_spacing;
+        let interval = centiseconds(self.config.update_interval);
+        let ours: Vec<Tlv> = self
+            .origins
+            .iter()
+            .map(|(subnet, origin)| Tlv::Update(origin.update(subnet, Metric::ZERO, interval)))
+            .collect();
+        for update in ours {
+            self.send(peer, &update);
+        }
+        self.on_dump_timer(peer, now);
+        true
+    }
+
+    pub(super) fn on_dump_timer(&mut self, peer: PeerId, now: Time) {
+        let Some(start) = self
+            .neighbours
+            .get(&peer)
+            .and_then(|neighbour| neighbour.dump.cursor)
+        else {
+            return;
+        };
+        let mut slice: Vec<Subnet> = self
+            .table
+            .from(start)
+            .map(|(subnet, _)| subnet)
+            .take(self.config.dump_slice + 1)
+            .collect();
+        let next = (slice.len() > self.config.dump_slice)
+            .then(|| slice.pop())
+            .flatten();
+        for subnet in slice {
+            self.send_selected(peer, subnet, now);
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.dump.cursor = next;
+            let at = next.map(|_| now + self.config.dump_pause);
+            self.timers
+                .set(&mut neighbour.dump.armed, at, Timer::Dump(peer));
+        }
+    }
+}
