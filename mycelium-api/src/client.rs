@@ -43,10 +43,12 @@ pub enum Error {
         address: SocketAddr,
     },
     /// Something listens and says nothing.
-    #[error("the node at {address} did not answer within {} s", TIMEOUT.as_secs())]
+    #[error("the node at {address} did not answer within {timeout:?}")]
     Silent {
         /// Where we asked.
         address: SocketAddr,
+        /// How long we waited.
+        timeout: Duration,
     },
     /// The path is not known there.
     #[error(
@@ -87,23 +89,33 @@ pub enum Error {
 pub struct Client {
     agent: Agent,
     address: SocketAddr,
+    timeout: Duration,
 }
 
 impl Client {
-    /// A client of the node whose API is at `address`. Does not connect yet.
+    /// A client of the node whose API is at `address`, which waits 5 seconds at most. Does not connect yet.
+    pub fn new(address: SocketAddr) -> Self {
+        Self::with_timeout(address, TIMEOUT)
+    }
+
+    /// A client that waits this long at most for a whole exchange.
     ///
     /// Proxy settings of the environment are not followed: they are for the web, not for this machine's node.
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn with_timeout(address: SocketAddr, timeout: Duration) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(timeout))
             .user_agent(concat!("mycelium/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Self { agent, address }
+        Self {
+            agent,
+            address,
+            timeout,
+        }
     }
 
     /// Where this client asks.
@@ -261,7 +273,10 @@ impl Client {
             ureq::Error::Timeout(Timeout::Connect) | ureq::Error::ConnectionFailed => {
                 Error::NotRunning { address }
             }
-            ureq::Error::Timeout(_) => Error::Silent { address },
+            ureq::Error::Timeout(_) => Error::Silent {
+                address,
+                timeout: self.timeout,
+            },
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Error::NotRunning { address }
             }

@@ -146,3 +146,30 @@ fn a_redirect_is_not_followed() {
         "{error:?}"
     );
 }
+
+#[test]
+fn a_server_that_says_nothing_is_given_up() {
+    // The system accepts the connection; nobody reads from it.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let timeout = Duration::from_millis(20);
+    let client = Client::with_timeout(listener.local_addr().unwrap(), timeout);
+    let error = client.info().unwrap_err();
+    assert!(matches!(error, Error::Silent { .. }), "{error:?}");
+    assert!(
+        error.to_string().ends_with("did not answer within 20ms"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_error_text_that_never_ends_is_cut_off() {
+    let (client, _) = server(concat!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: 100000\r\n\r\n",
+        "the text stops here, the promise does not"
+    ));
+    let error = client.add_peer("tcp://10.0.0.2:9651").unwrap_err();
+    assert!(
+        matches!(error, Error::Refused { status: 400, .. }),
+        "{error:?}"
+    );
+}
