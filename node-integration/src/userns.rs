@@ -1,8 +1,10 @@
 //! A user namespace: root's rights over namespaces of one's own, for an ordinary user.
 
 use std::io;
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 
@@ -17,6 +19,15 @@ pub fn enter() -> Result<()> {
     become_root()?;
     enter_fresh(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
     make_mounts_private()
+}
+
+/// Let the next child process be the first of a new PID namespace: with it, however it ends, end all its
+/// descendants, and waiting for it waits for them. Afterwards this process can start no more threads.
+///
+/// # Errors
+/// As [`enter`]; call [`become_root`] first.
+pub fn separate_children() -> Result<()> {
+    enter_fresh(CloneFlags::CLONE_NEWPID)
 }
 
 /// Make sure that the calling process, which must have a single thread, may create namespaces: as it is, or as root
@@ -41,25 +52,11 @@ pub fn become_root() -> Result<bool> {
     Ok(true)
 }
 
-/// Move the calling thread into new namespaces of the given kinds.
-///
-/// # Errors
-/// [`Error::NoUserNamespaces`] when the rights of a user namespace turn out to be withheld.
-pub fn enter_fresh(kinds: CloneFlags) -> Result<()> {
-    unshare(kinds).map_err(|errno| match errno {
-        // After `become_root` only a security module says no.
-        Errno::EPERM | Errno::EACCES => restricted(errno.into()),
-        Errno::ENOSPC => unavailable(errno),
-        _ => Error::from_io("create namespaces", errno.into()),
-    })
-}
-
 /// Keep mounts of this mount namespace from reaching others, and theirs from reaching this one.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn make_mounts_private() -> Result<()> {
-    use nix::mount::{MsFlags, mount};
     mount(
         None::<&str>,
         "/",
@@ -68,6 +65,38 @@ pub fn make_mounts_private() -> Result<()> {
         None::<&str>,
     )
     .map_err(|errno| Error::from_io("make mounts private", errno.into()))
+}
+
+/// Cover a directory with an empty one in memory, open to its owner only. After [`enter`] only this process and its
+/// children see it, and it is gone with them.
+///
+/// # Errors
+/// When the kernel refuses, as containers with a policy against mounts do.
+pub fn cover_with_memory(directory: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(
+        Some("private"),
+        directory,
+        Some("tmpfs"),
+        flags,
+        Some("mode=0700"),
+    )
+    .map_err(|errno| {
+        Error::from_io(
+            format!("mount a file system in memory on {}", directory.display()),
+            errno.into(),
+        )
+    })
+}
+
+/// Move the calling thread into new namespaces.
+fn enter_fresh(kinds: CloneFlags) -> Result<()> {
+    unshare(kinds).map_err(|errno| match errno {
+        // After `become_root` only a security module says no.
+        Errno::EPERM | Errno::EACCES => restricted(errno.into()),
+        Errno::ENOSPC => unavailable(errno),
+        _ => Error::from_io("create namespaces", errno.into()),
+    })
 }
 
 /// CAP_SYS_ADMIN, the right to create namespaces, as the kernel reports it.
