@@ -1,3 +1,18 @@
 //! Which nodes we have links to: configured, found on the local network, or come to us.
+//!
+//! ```text
+//! flags, file, API ──────────► ┌─────────┐ ──► dialer ──► link::{tcp, quic}
+//! discovery (beacons) ───────► │ manager │
+//! listener (inbound) ────────► │         │ ──► engine (attach, close)
+//! netmon (interfaces, resume)► └─────────┘ ◄── a link ended
+//! ```
+//!
+//! All of it runs on the main thread; none of it sees a packet. Where a link's packets go is the engine's business.
 
+mod backoff;
+pub mod dialer;
+pub mod discovery;
 pub mod endpoint;
+pub mod listener;
+pub mod manager;
+pub mod netmon;

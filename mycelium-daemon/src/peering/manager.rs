@@ -1,0 +1,850 @@
+//! The table of peers: which there are, which have links, and when the others are tried again.
+//!
+//! One task owns it; everybody else sends a [`Request`]. Entries we dial (configured, added, discovered) are keyed by
+//! endpoint and keep their entry whatever happens to their links. Inbound links are keyed by link and vanish with it, so
+//! a stranger's connection can never displace a configured peer (wire spec S29).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mycelium_core::io::{CloseReason, PeerId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::backoff::{Backoff, Failure, SUCCESS};
+use super::dialer::{DialError, Dialer};
+use super::endpoint::{Endpoint, Scheme, Target, is_inside_overlay};
+use super::netmon::{self, Change};
+use crate::link::{Established, LinkClosed, LinkStats, Transport};
+
+/// Requests that wait. Senders wait when it is full; none of them is on a data path.
+const REQUESTS: usize = 128;
+/// Peers that may be found on the local network at a time.
+pub const MAX_DISCOVERED: usize = 128;
+/// Inbound links at a time.
+pub const MAX_INBOUND: usize = 1024;
+/// Inbound links at a time from one IPv4 address or IPv6 /64.
+pub const MAX_INBOUND_PER_SOURCE: usize = 128;
+/// A discovered peer is forgotten after this many failed attempts in a row, as upstream does.
+const DISCOVERED_ATTEMPTS: u32 = 3;
+/// Wait between attempts of a discovered peer: its beacon shows that it runs, so a failure means a firewall.
+const DISCOVERED_RETRY: Duration = Duration::from_secs(5);
+/// Wait before an endpoint is tried again that turned out to be ourselves.
+const OURSELVES_RETRY: Duration = Duration::from_secs(300);
+/// Suspended longer than this, and peers have given us up.
+const SUSPEND_LIMIT: Duration = Duration::from_secs(3);
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A link that carries packets.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its id.
+    pub peer: PeerId,
+    /// Its counters.
+    pub stats: Arc<LinkStats>,
+    /// Resolves when it ends.
+    pub closed: oneshot::Receiver<LinkClosed>,
+}
+
+/// Where links go: the engine.
+pub trait Links: Send + 'static {
+    /// Let `link` carry packets.
+    fn attach(&self, link: Established) -> Attached;
+    /// End a link.
+    fn close(&self, peer: PeerId);
+}
+
+/// How a peer became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// From flags or file; a reload may remove it.
+    Configured,
+    /// Added through the API.
+    Added,
+    /// Heard on the local network.
+    Discovered,
+    /// It connected to us.
+    Inbound,
+}
+
+/// Whether there is a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// There is one.
+    Alive,
+    /// An attempt runs.
+    Connecting,
+    /// Neither.
+    Dead,
+}
+
+/// A peer as others see it.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// How it became known.
+    pub origin: Origin,
+    /// Whether there is a link.
+    pub connection: Connection,
+    /// The link.
+    pub link: Option<LinkView>,
+    /// The address last used, of a peer given by name.
+    pub address: Option<SocketAddr>,
+    /// Bytes sent over all links so far.
+    pub tx_bytes: u64,
+    /// Bytes received over all links so far.
+    pub rx_bytes: u64,
+    /// How long it is known.
+    pub known_for: Duration,
+    /// How long ago a link last came up; `None`: never.
+    pub last_connected: Option<Duration>,
+    /// Why there is no link.
+    pub last_error: Option<String>,
+}
+
+/// A link as others see it.
+#[derive(Clone, Debug)]
+pub struct LinkView {
+    /// Its id in the router.
+    pub peer: PeerId,
+    /// Transport.
+    pub scheme: Scheme,
+    /// Our end.
+    pub local: Option<SocketAddr>,
+    /// Their end.
+    pub remote: SocketAddr,
+    /// Bytes a second sent, lately.
+    pub tx_rate: u64,
+    /// Bytes a second received, lately.
+    pub rx_rate: u64,
+    /// Data packets that its queue refused or dropped.
+    pub dropped: u64,
+}
+
+/// Counts of what happened, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Attempts begun.
+    pub attempts_started: u64,
+    /// Attempts ended, well or not.
+    pub attempts_finished: u64,
+    /// Peers added: configured or by hand.
+    pub added_static: u64,
+    /// Peers added: connected to us.
+    pub added_inbound: u64,
+    /// Peers added: discovered.
+    pub added_discovered: u64,
+    /// Inbound links refused because of a limit.
+    pub refused_inbound: u64,
+    /// Beacons ignored because the table was full.
+    pub refused_discovered: u64,
+}
+
+/// The whole table at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    /// Every peer; those we dial first.
+    pub peers: Vec<PeerView>,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+/// What the task can be told.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Add(Endpoint, oneshot::Sender<Result<(), AddError>>),
+    Remove(Endpoint, oneshot::Sender<Result<(), RemoveError>>),
+    Configure(Vec<Endpoint>),
+    List(oneshot::Sender<Peers>),
+    Discovered(SocketAddr),
+    Inbound(Box<Established>),
+    Network(Change),
+}
+
+/// Why a peer was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// It is there.
+    #[error("a peer identified by that endpoint already exists")]
+    Exists,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Why a peer was not removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveError {
+    /// It is not there.
+    #[error("a peer identified by that endpoint does not exist")]
+    Unknown,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Speaks to the task. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PeerHandle(mpsc::Sender<Request>);
+
+impl PeerHandle {
+    /// Keep a link to `endpoint` from now on.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub async fn add(&self, endpoint: Endpoint) -> Result<(), AddError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Add(endpoint, reply)).await;
+        answer.await.unwrap_or(Err(AddError::Stopping))
+    }
+
+    /// Forget `endpoint` and close its link.
+    ///
+    /// # Errors
+    /// See [`RemoveError`].
+    pub async fn remove(&self, endpoint: Endpoint) -> Result<(), RemoveError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Remove(endpoint, reply)).await;
+        answer.await.unwrap_or(Err(RemoveError::Stopping))
+    }
+
+    /// Make the configured peers these.
+    pub async fn configure(&self, peers: Vec<Endpoint>) {
+        self.send(Request::Configure(peers)).await;
+    }
+
+    /// The table; empty while the node is stopping.
+    pub async fn list(&self) -> Peers {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::List(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
+    pub(crate) async fn send(&self, request: Request) {
+        // A closed channel means that the node is stopping: whoever waits for an answer sees that.
+        let _ = self.0.send(request).await;
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    peer: PeerId,
+    scheme: Scheme,
+    local: Option<SocketAddr>,
+    remote: SocketAddr,
+    stats: Arc<LinkStats>,
+    up_since: Instant,
+    sampled: (u64, u64),
+    rate: (u64, u64),
+}
+
+impl Link {
+    fn view(&self) -> LinkView {
+        LinkView {
+            peer: self.peer,
+            scheme: self.scheme,
+            local: self.local,
+            remote: self.remote,
+            tx_rate: self.rate.0,
+            rx_rate: self.rate.1,
+            dropped: self.stats.dropped_full.get() + self.stats.dropped_old.get(),
+        }
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        (self.stats.tx_bytes.get(), self.stats.rx_bytes.get())
+    }
+
+    /// Called every [`RATE_INTERVAL`]; the average is over about four of them.
+    fn sample(&mut self) {
+        let now = self.bytes();
+        let smooth = |rate: u64, now: u64, before: u64| (rate * 3 + now.saturating_sub(before)) / 4;
+        self.rate = (
+            smooth(self.rate.0, now.0, self.sampled.0),
+            smooth(self.rate.1, now.1, self.sampled.1),
+        );
+        self.sampled = now;
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting { until: Instant },
+    Dialling { attempt: u64, task: AbortHandle },
+    Up(Link),
+}
+
+/// A peer that we dial.
+#[derive(Debug)]
+struct Outgoing {
+    origin: Origin,
+    state: State,
+    backoff: Backoff,
+    failures: u32,
+    known_since: Instant,
+    last_connected: Option<Instant>,
+    address: Option<SocketAddr>,
+    /// Bytes of the links that ended.
+    past: (u64, u64),
+    last_error: Option<String>,
+}
+
+impl Outgoing {
+    fn new(origin: Origin) -> Self {
+        let now = Instant::now();
+        Self {
+            origin,
+            state: State::Waiting { until: now },
+            backoff: Backoff::default(),
+            failures: 0,
+            known_since: now,
+            last_connected: None,
+            address: None,
+            past: (0, 0),
+            last_error: None,
+        }
+    }
+
+    fn link(&self) -> Option<&Link> {
+        match &self.state {
+            State::Up(link) => Some(link),
+            State::Waiting { .. } | State::Dialling { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Inbound {
+    link: Link,
+}
+
+/// Which entry a link belongs to.
+#[derive(Clone, Debug)]
+enum Owner {
+    Outgoing(Endpoint),
+    Inbound,
+}
+
+#[derive(Debug)]
+enum Finished {
+    Dialled {
+        endpoint: Endpoint,
+        attempt: u64,
+        result: Result<Box<Established>, DialError>,
+    },
+    Closed {
+        peer: PeerId,
+        reason: LinkClosed,
+    },
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct Manager<L> {
+    links: L,
+    dialer: Dialer,
+    requests: mpsc::Receiver<Request>,
+    outgoing: BTreeMap<Endpoint, Outgoing>,
+    inbound: BTreeMap<PeerId, Inbound>,
+    owners: BTreeMap<PeerId, Owner>,
+    /// One for every attempt and every link: as bounded as they are.
+    tasks: JoinSet<Finished>,
+    attempts: u64,
+    counters: Counters,
+}
+
+impl<L: Links> Manager<L> {
+    /// A task with these configured peers; [`run`](Self::run) runs it.
+    pub fn new(links: L, dialer: Dialer, peers: Vec<Endpoint>) -> (Self, PeerHandle) {
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        let mut manager = Self {
+            links,
+            dialer,
+            requests,
+            outgoing: BTreeMap::new(),
+            inbound: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            attempts: 0,
+            counters: Counters::default(),
+        };
+        manager.configure(peers);
+        (manager, PeerHandle(sender))
+    }
+
+    /// Until the last handle is gone.
+    pub async fn run(mut self) {
+        let mut sample = tokio::time::interval(RATE_INTERVAL);
+        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let due = self.dial_due();
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => self.handle_request(request),
+                    None => return,
+                },
+                Some(finished) = self.tasks.join_next() => {
+                    // An aborted attempt has nothing to say.
+                    if let Ok(finished) = finished {
+                        self.handle_finished(finished);
+                    }
+                }
+                () = wait_until(due) => {}
+                _ = sample.tick() => self.sample(),
+            }
+        }
+    }
+
+    fn handle_request(&mut self, request: Request) {
+        // A requester that no longer waits for the answer is not an error.
+        match request {
+            Request::Add(endpoint, reply) => drop(reply.send(self.add(endpoint, Origin::Added))),
+            Request::Remove(endpoint, reply) => drop(reply.send(self.remove(&endpoint))),
+            Request::Configure(peers) => self.configure(peers),
+            Request::List(reply) => drop(reply.send(self.list())),
+            Request::Discovered(address) => self.on_discovered(address),
+            Request::Inbound(link) => self.on_inbound(*link),
+            Request::Network(change) => self.on_network_change(&change),
+        }
+    }
+
+    fn handle_finished(&mut self, finished: Finished) {
+        match finished {
+            Finished::Dialled {
+                endpoint,
+                attempt,
+                result,
+            } => {
+                self.counters.attempts_finished += 1;
+                let current = self.outgoing.get(&endpoint).is_some_and(
+                    |entry| matches!(entry.state, State::Dialling { attempt: own, .. } if own == attempt),
+                );
+                // A link that nobody wants any more is closed by dropping it.
+                match result {
+                    Ok(link) if current => self.on_dialled(endpoint, *link),
+                    Err(error) if current => self.on_dial_failed(&endpoint, &error),
+                    _ => {}
+                }
+            }
+            Finished::Closed { peer, reason } => self.on_closed(peer, &reason),
+        }
+    }
+
+    fn add(&mut self, endpoint: Endpoint, origin: Origin) -> Result<(), AddError> {
+        match self.outgoing.get_mut(&endpoint) {
+            Some(entry) if entry.origin > origin || entry.origin == Origin::Discovered => {
+                // Found on the network before, or added by hand before it was configured: it keeps its link.
+                entry.origin = origin;
+                Ok(())
+            }
+            Some(_) => Err(AddError::Exists),
+            None => {
+                match origin {
+                    Origin::Discovered => self.counters.added_discovered += 1,
+                    Origin::Configured | Origin::Added | Origin::Inbound => {
+                        self.counters.added_static += 1
+                    }
+                }
+                self.outgoing.insert(endpoint, Outgoing::new(origin));
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&mut self, endpoint: &Endpoint) -> Result<(), RemoveError> {
+        if let Some(entry) = self.outgoing.remove(endpoint) {
+            tracing::info!(peer = %endpoint, "peer removed");
+            match entry.state {
+                State::Up(link) => self.links.close(link.peer),
+                State::Dialling { task, .. } => task.abort(),
+                State::Waiting { .. } => {}
+            }
+            return Ok(());
+        }
+        let inbound = self
+            .inbound
+            .values()
+            .find(|entry| inbound_endpoint(&entry.link) == *endpoint);
+        match inbound {
+            Some(entry) => {
+                self.links.close(entry.link.peer);
+                Ok(())
+            }
+            None => Err(RemoveError::Unknown),
+        }
+    }
+
+    fn configure(&mut self, peers: Vec<Endpoint>) {
+        let gone: Vec<_> = self
+            .outgoing
+            .iter()
+            .filter(|(endpoint, entry)| {
+                entry.origin == Origin::Configured && !peers.contains(endpoint)
+            })
+            .map(|(endpoint, _)| endpoint.clone())
+            .collect();
+        for endpoint in &gone {
+            // It was found in the table just now.
+            let _ = self.remove(endpoint);
+        }
+        for endpoint in peers {
+            // Those that exist already stay as they are.
+            let _ = self.add(endpoint, Origin::Configured);
+        }
+    }
+
+    /// Start every attempt whose time has come; when the next one is.
+    fn dial_due(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        let mut satisfied = Vec::new();
+        for (endpoint, entry) in &mut self.outgoing {
+            let State::Waiting { until } = entry.state else {
+                continue;
+            };
+            if until > now {
+                next = Some(next.map_or(until, |next| next.min(until)));
+                continue;
+            }
+            if entry.origin == Origin::Discovered && has_inbound_from(&self.inbound, endpoint) {
+                satisfied.push(endpoint.clone());
+                continue;
+            }
+            self.attempts += 1;
+            self.counters.attempts_started += 1;
+            let attempt = self.attempts;
+            let dialer = self.dialer.clone();
+            let target = endpoint.clone();
+            tracing::debug!(peer = %endpoint, "connecting");
+            let task = self.tasks.spawn(async move {
+                let result = dialer.dial(target.clone()).await.map(Box::new);
+                Finished::Dialled {
+                    endpoint: target,
+                    attempt,
+                    result,
+                }
+            });
+            entry.state = State::Dialling { attempt, task };
+        }
+        for endpoint in satisfied {
+            self.outgoing.remove(&endpoint);
+        }
+        next
+    }
+
+    fn on_dialled(&mut self, endpoint: Endpoint, link: Established) {
+        let link = self.attach(link, Owner::Outgoing(endpoint.clone()));
+        let Some(entry) = self.outgoing.get_mut(&endpoint) else {
+            return;
+        };
+        tracing::info!(peer = %endpoint, remote = %link.remote, "connected");
+        entry.failures = 0;
+        entry.last_error = None;
+        entry.last_connected = Some(link.up_since);
+        entry.address = Some(link.remote);
+        entry.state = State::Up(link);
+    }
+
+    fn on_dial_failed(&mut self, endpoint: &Endpoint, error: &DialError) {
+        let Some(entry) = self.outgoing.get_mut(endpoint) else {
+            return;
+        };
+        entry.failures = entry.failures.saturating_add(1);
+        if entry.origin == Origin::Discovered && entry.failures >= DISCOVERED_ATTEMPTS {
+            tracing::debug!(peer = %endpoint, %error, "discovered peer forgotten");
+            self.outgoing.remove(endpoint);
+            return;
+        }
+        let text = error.to_string();
+        let wait = match entry.origin {
+            Origin::Discovered => DISCOVERED_RETRY,
+            _ => entry.backoff.failed(error.kind(), random_byte()),
+        };
+        // A peer that stays away is worth a line when the reason is new, not at every attempt.
+        if entry.last_error.as_deref() == Some(&text) {
+            tracing::debug!(peer = %endpoint, error = %text, retry = ?wait, "cannot connect");
+        } else {
+            tracing::info!(peer = %endpoint, error = %text, "cannot connect; trying on");
+        }
+        entry.last_error = Some(text);
+        entry.state = State::Waiting {
+            until: Instant::now() + wait,
+        };
+    }
+
+    fn on_inbound(&mut self, link: Established) {
+        let remote = link.remote;
+        let from_source = self
+            .inbound
+            .values()
+            .filter(|entry| source_of(entry.link.remote.ip()) == source_of(remote.ip()))
+            .count();
+        if is_inside_overlay(remote.ip()) {
+            self.counters.refused_inbound += 1;
+            tracing::debug!(%remote, "inbound link through the overlay itself refused");
+        } else if self.inbound.len() >= MAX_INBOUND || from_source >= MAX_INBOUND_PER_SOURCE {
+            self.counters.refused_inbound += 1;
+            tracing::debug!(%remote, inbound = self.inbound.len(), from_source, "too many inbound links: refused");
+        } else {
+            self.counters.added_inbound += 1;
+            let link = self.attach(link, Owner::Inbound);
+            tracing::info!(peer = %inbound_endpoint(&link), "peer connected to us");
+            self.inbound.insert(link.peer, Inbound { link });
+        }
+    }
+
+    fn attach(&mut self, link: Established, owner: Owner) -> Link {
+        let scheme = match link.transport {
+            Transport::Tcp(_) => Scheme::Tcp,
+            Transport::Quic { .. } => Scheme::Quic,
+        };
+        let (local, remote) = (link.local, link.remote);
+        let Attached {
+            peer,
+            stats,
+            closed,
+        } = self.links.attach(link);
+        self.owners.insert(peer, owner);
+        self.tasks.spawn(async move {
+            let reason = closed.await.unwrap_or_else(|_| LinkClosed {
+                reason: "the node is stopping".to_owned(),
+            });
+            Finished::Closed { peer, reason }
+        });
+        Link {
+            peer,
+            scheme,
+            local,
+            remote,
+            stats,
+            up_since: Instant::now(),
+            sampled: (0, 0),
+            rate: (0, 0),
+        }
+    }
+
+    fn on_closed(&mut self, peer: PeerId, closed: &LinkClosed) {
+        match self.owners.remove(&peer) {
+            Some(Owner::Inbound) => {
+                if let Some(entry) = self.inbound.remove(&peer) {
+                    tracing::info!(peer = %inbound_endpoint(&entry.link), reason = %closed, "inbound peer is gone");
+                }
+            }
+            Some(Owner::Outgoing(endpoint)) => self.on_outgoing_closed(&endpoint, peer, closed),
+            None => {}
+        }
+    }
+
+    fn on_outgoing_closed(&mut self, endpoint: &Endpoint, peer: PeerId, closed: &LinkClosed) {
+        let Some(entry) = self.outgoing.get_mut(endpoint) else {
+            return;
+        };
+        let State::Up(link) = &entry.state else {
+            return;
+        };
+        if link.peer != peer {
+            return;
+        }
+        let (tx, rx) = link.bytes();
+        entry.past = (entry.past.0 + tx, entry.past.1 + rx);
+        let now = Instant::now();
+        let ourselves = closed.reason == CloseReason::Ourselves.to_string();
+        let wait = if ourselves {
+            OURSELVES_RETRY
+        } else if link.up_since.elapsed() >= SUCCESS {
+            entry.backoff.reset();
+            Duration::ZERO
+        } else {
+            entry.backoff.failed(Failure::Immediate, random_byte())
+        };
+        if ourselves {
+            tracing::warn!(peer = %endpoint, "this endpoint is this very node: remove it from the peers");
+        } else {
+            tracing::info!(peer = %endpoint, reason = %closed, "link lost; connecting again");
+        }
+        entry.last_error = Some(closed.reason.clone());
+        entry.state = State::Waiting { until: now + wait };
+        if ourselves && entry.origin == Origin::Discovered {
+            self.outgoing.remove(endpoint);
+        }
+    }
+
+    fn on_discovered(&mut self, address: SocketAddr) {
+        let endpoint = Endpoint::address(Scheme::Tcp, address);
+        if self.outgoing.contains_key(&endpoint) || has_inbound_from(&self.inbound, &endpoint) {
+            return;
+        }
+        let discovered = self
+            .outgoing
+            .values()
+            .filter(|entry| entry.origin == Origin::Discovered)
+            .count();
+        if discovered >= MAX_DISCOVERED {
+            self.counters.refused_discovered += 1;
+            return;
+        }
+        tracing::info!(peer = %endpoint, "peer found on the local network");
+        // It is not in the table, so this succeeds.
+        let _ = self.add(endpoint, Origin::Discovered);
+    }
+
+    fn on_network_change(&mut self, change: &Change) {
+        tracing::info!(
+            suspended = ?change.suspended,
+            vanished = change.vanished.len(),
+            "the network changed: connecting anew"
+        );
+        let resumed = change.suspended >= SUSPEND_LIMIT;
+        let mark = self.dialer.firewall_mark();
+        let stale = |link: &Link| {
+            resumed
+                || link
+                    .local
+                    .is_some_and(|local| change.vanished.contains(&local.ip()))
+                || (change.paths && has_moved(link, mark))
+        };
+        for entry in self.inbound.values() {
+            if change
+                .vanished
+                .iter()
+                .any(|ip| entry.link.local.is_some_and(|local| local.ip() == *ip))
+            {
+                self.links.close(entry.link.peer);
+            }
+        }
+        let now = Instant::now();
+        for entry in self.outgoing.values_mut() {
+            entry.backoff.reset();
+            match &entry.state {
+                State::Up(link) if stale(link) => {
+                    self.links.close(link.peer);
+                    let (tx, rx) = link.bytes();
+                    entry.past = (entry.past.0 + tx, entry.past.1 + rx);
+                    self.owners.remove(&link.peer);
+                    entry.last_error = Some("the network changed".to_owned());
+                }
+                State::Up(_) => continue,
+                // Its packets may be on a path that is gone, where they would be repeated ever more slowly.
+                State::Dialling { task, .. } => task.abort(),
+                State::Waiting { .. } => {}
+            }
+            entry.state = State::Waiting { until: now };
+        }
+    }
+
+    fn sample(&mut self) {
+        for entry in self.outgoing.values_mut() {
+            if let State::Up(link) = &mut entry.state {
+                link.sample();
+            }
+        }
+        for entry in self.inbound.values_mut() {
+            entry.link.sample();
+        }
+    }
+
+    fn list(&self) -> Peers {
+        let outgoing = self.outgoing.iter().map(|(endpoint, entry)| {
+            let (tx, rx) = entry.link().map_or((0, 0), Link::bytes);
+            PeerView {
+                endpoint: endpoint.clone(),
+                origin: entry.origin,
+                connection: match entry.state {
+                    State::Up(_) => Connection::Alive,
+                    State::Dialling { .. } => Connection::Connecting,
+                    State::Waiting { .. } => Connection::Dead,
+                },
+                link: entry.link().map(Link::view),
+                address: entry.address,
+                tx_bytes: entry.past.0 + tx,
+                rx_bytes: entry.past.1 + rx,
+                known_for: entry.known_since.elapsed(),
+                last_connected: entry.last_connected.map(|at| at.elapsed()),
+                last_error: entry.last_error.clone(),
+            }
+        });
+        let inbound = self.inbound.values().map(|entry| {
+            let (tx_bytes, rx_bytes) = entry.link.bytes();
+            let age = entry.link.up_since.elapsed();
+            PeerView {
+                endpoint: inbound_endpoint(&entry.link),
+                origin: Origin::Inbound,
+                connection: Connection::Alive,
+                link: Some(entry.link.view()),
+                address: Some(entry.link.remote),
+                tx_bytes,
+                rx_bytes,
+                known_for: age,
+                last_connected: Some(age),
+                last_error: None,
+            }
+        });
+        Peers {
+            peers: outgoing.chain(inbound).collect(),
+            counters: self.counters,
+        }
+    }
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn inbound_endpoint(link: &Link) -> Endpoint {
+    Endpoint::address(link.scheme, link.remote)
+}
+
+/// Whether the node behind a discovered endpoint has a link to us already: both ends hear each other's beacons, and one
+/// link is enough.
+fn has_inbound_from(inbound: &BTreeMap<PeerId, Inbound>, endpoint: &Endpoint) -> bool {
+    let Target::Address(address) = endpoint.target else {
+        return false;
+    };
+    inbound
+        .values()
+        .any(|entry| same_host(entry.link.remote, address))
+}
+
+fn same_host(a: SocketAddr, b: SocketAddr) -> bool {
+    match (a, b) {
+        (SocketAddr::V6(a), SocketAddr::V6(b)) => a.ip() == b.ip() && a.scope_id() == b.scope_id(),
+        _ => a.ip() == b.ip(),
+    }
+}
+
+/// What one party can hold many of: an IPv4 address, an IPv6 /64.
+fn source_of(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits() >> 64 << 64 | 1 << 63,
+    }
+}
+
+/// Whether a new link to the same place would leave from another address. QUIC follows such a move by itself.
+fn has_moved(link: &Link, firewall_mark: Option<u32>) -> bool {
+    let (Scheme::Tcp, Some(local)) = (link.scheme, link.local) else {
+        return false;
+    };
+    let link_local = matches!(link.remote.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local());
+    !link_local
+        && netmon::source_towards(link.remote, firewall_mark)
+            .is_ok_and(|source| source != local.ip())
+}
+
+/// Spreads retries; nothing secret.
+fn random_byte() -> u8 {
+    let mut byte = [128];
+    // Without randomness the retries are merely not spread.
+    let _ = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::NONBLOCK);
+    byte[0]
+}
+
+#[cfg(test)]
+mod tests;

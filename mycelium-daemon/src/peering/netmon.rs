@@ -1,0 +1,351 @@
+//! What happens to the host's own network: interfaces, addresses, default routes, and suspend.
+//!
+//! Netlink only says that something changed; what is read again from the system and compared, so that lost or odd
+//! messages do no harm. Interfaces of overlays, this one included, are not looked at.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::RouteHeader;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::endpoint::is_inside_overlay;
+use super::manager::{PeerHandle, Request};
+
+/// One change of cable or Wi-Fi is a burst of messages; this much later all of them are in.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Looking again costs a dump of all interfaces: not more often than this, whatever a busy router's tables do.
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
+/// How soon a resume is noticed.
+const SUSPEND_CHECK: Duration = Duration::from_secs(1);
+/// Clocks that differ by less were not stopped.
+const SUSPEND_SLACK: Duration = Duration::from_millis(500);
+
+/// What changed, for those who hold links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Addresses that the host no longer has.
+    pub vanished: Vec<IpAddr>,
+    /// New interface, address or default route: links may leave elsewhere now.
+    pub paths: bool,
+    /// How long the machine was suspended.
+    pub suspended: Duration,
+}
+
+/// An interface that is up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Whether it carries multicast to other hosts: neither loopback nor point-to-point.
+    pub is_lan: bool,
+    /// Its addresses outside the overlay.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Interface {
+    /// Whether it has an address of fe80::/64.
+    pub fn has_link_local(&self) -> bool {
+        self.addresses.iter().any(
+            |ip| matches!(ip, IpAddr::V6(v6) if v6.octets()[..8] == [0xfe, 0x80, 0, 0, 0, 0, 0, 0]),
+        )
+    }
+}
+
+/// Interfaces that are up, by name.
+pub type Interfaces = BTreeMap<String, Interface>;
+
+/// Read the interfaces.
+///
+/// # Errors
+/// What the system says.
+pub fn interfaces() -> io::Result<Interfaces> {
+    let mut interfaces = Interfaces::new();
+    for entry in getifaddrs()? {
+        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        if !entry.flags.contains(up) {
+            continue;
+        }
+        let not_lan = InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_POINTOPOINT;
+        let is_lan =
+            entry.flags.contains(InterfaceFlags::IFF_MULTICAST) && !entry.flags.intersects(not_lan);
+        let known = interfaces.contains_key(&entry.interface_name);
+        let interface = interfaces.entry(entry.interface_name).or_insert(Interface {
+            index: 0,
+            is_lan,
+            addresses: Vec::new(),
+        });
+        if !known {
+            interface.index = entry_index(&entry.address).unwrap_or_default();
+        }
+        let ip = entry.address.as_ref().and_then(|address| {
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        });
+        if let Some(ip) = ip.filter(|ip| !is_inside_overlay(*ip)) {
+            interface.addresses.push(ip);
+        }
+    }
+    // Loopback addresses come and go with no network; overlay devices have no other addresses.
+    interfaces.retain(|name, interface| {
+        if interface.index == 0 {
+            interface.index = if_nametoindex(name.as_str()).unwrap_or_default();
+        }
+        interface.index != 0
+            && (interface.is_lan || interface.addresses.iter().any(|ip| !ip.is_loopback()))
+    });
+    for interface in interfaces.values_mut() {
+        interface.addresses.sort_unstable();
+    }
+    Ok(interfaces)
+}
+
+fn entry_index(address: &Option<nix::sys::socket::SockaddrStorage>) -> Option<u32> {
+    let link = address.as_ref()?.as_link_addr()?;
+    u32::try_from(link.ifindex()).ok()
+}
+
+/// What became of `before`.
+fn compare(before: &Interfaces, after: &Interfaces) -> Change {
+    let addresses = |interfaces: &Interfaces| -> Vec<IpAddr> {
+        let mut all: Vec<_> = interfaces
+            .values()
+            .flat_map(|interface| interface.addresses.iter().copied())
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    let (old, new) = (addresses(before), addresses(after));
+    let appeared = new.iter().any(|ip| old.binary_search(ip).is_err());
+    let interface_appeared = after.iter().any(|(name, interface)| {
+        before
+            .get(name)
+            .is_none_or(|old| old.index != interface.index)
+    });
+    Change {
+        vanished: old
+            .into_iter()
+            .filter(|ip| new.binary_search(ip).is_err())
+            .collect(),
+        paths: appeared || interface_appeared,
+        suspended: Duration::ZERO,
+    }
+}
+
+/// The address that a packet to `remote` would leave with now. Sends nothing.
+///
+/// # Errors
+/// If there is no way to it.
+pub(crate) fn source_towards(remote: SocketAddr, firewall_mark: Option<u32>) -> io::Result<IpAddr> {
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(remote),
+        socket2::Type::DGRAM,
+        None,
+    )?;
+    if let Some(mark) = firewall_mark {
+        socket.set_mark(mark)?;
+    }
+    socket.bind(&SocketAddr::new(any, 0).into())?;
+    socket.connect(&remote.into())?;
+    let local = socket.local_addr()?.as_socket();
+    local
+        .map(|local| local.ip())
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// Watch the host's network for ever: tell `peers` of changes, and keep `current` up to date.
+///
+/// # Errors
+/// If netlink cannot be used; suspend is then not noticed either.
+pub async fn watch(peers: PeerHandle, current: watch::Sender<Arc<Interfaces>>) -> io::Result<()> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+    let connection = tokio::spawn(connection);
+    // Messages from before this are covered by this look.
+    current.send_replace(Arc::new(interfaces()?));
+    let mut clocks = Clocks::now();
+    let mut check = interval(SUSPEND_CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due: Option<Instant> = None;
+    let mut last_look = Instant::now() - MIN_INTERVAL;
+    let mut default_route = false;
+    loop {
+        tokio::select! {
+            message = messages.next() => {
+                let Some((message, _)) = message else {
+                    connection.abort();
+                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, "netlink closed"));
+                };
+                let relevance = relevance(&message);
+                default_route |= relevance == Relevance::DefaultRoute;
+                if relevance != Relevance::None && due.is_none() {
+                    due = Some((Instant::now() + SETTLE).max(last_look + MIN_INTERVAL));
+                }
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                due = None;
+                last_look = Instant::now();
+                let mut change = look(&current);
+                change.paths |= std::mem::take(&mut default_route);
+                if change != Change::default() {
+                    peers.send(Request::Network(change)).await;
+                }
+            }
+            _ = check.tick() => {
+                let suspended = clocks.suspended_since();
+                if suspended > SUSPEND_SLACK {
+                    let change = look(&current);
+                    peers.send(Request::Network(Change { paths: true, suspended, ..change })).await;
+                }
+            }
+        }
+    }
+}
+
+fn look(current: &watch::Sender<Arc<Interfaces>>) -> Change {
+    match interfaces() {
+        Ok(after) => {
+            let change = compare(&current.borrow(), &after);
+            current.send_if_modified(|before| {
+                let modified = **before != after;
+                if modified {
+                    *before = Arc::new(after);
+                }
+                modified
+            });
+            change
+        }
+        Err(error) => {
+            tracing::debug!(%error, "cannot read the interfaces");
+            Change::default()
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relevance {
+    None,
+    Interface,
+    DefaultRoute,
+}
+
+fn relevance(message: &NetlinkMessage<RouteNetlinkMessage>) -> Relevance {
+    let NetlinkPayload::InnerMessage(message) = &message.payload else {
+        // Overrun: messages were lost, so look.
+        return match message.payload {
+            NetlinkPayload::Overrun(_) => Relevance::DefaultRoute,
+            _ => Relevance::None,
+        };
+    };
+    match message {
+        RouteNetlinkMessage::NewLink(_)
+        | RouteNetlinkMessage::DelLink(_)
+        | RouteNetlinkMessage::NewAddress(_)
+        | RouteNetlinkMessage::DelAddress(_) => Relevance::Interface,
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
+            if route.header.destination_prefix_length == 0
+                && route.header.table == RouteHeader::RT_TABLE_MAIN =>
+        {
+            Relevance::DefaultRoute
+        }
+        _ => Relevance::None,
+    }
+}
+
+/// Boot-time clock against monotonic clock: only the first counts while the machine is suspended.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    boot: Duration,
+    monotonic: Duration,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        let read = |id| {
+            let Timespec { tv_sec, tv_nsec } = clock_gettime(id);
+            // Neither part is negative for these clocks.
+            Duration::from_secs(tv_sec.unsigned_abs())
+                + Duration::from_nanos(tv_nsec.unsigned_abs())
+        };
+        Self {
+            boot: read(ClockId::Boottime),
+            monotonic: read(ClockId::Monotonic),
+        }
+    }
+
+    /// How long the machine was suspended since the last call.
+    fn suspended_since(&mut self) -> Duration {
+        let before = std::mem::replace(self, Self::now());
+        let boot = self.boot.saturating_sub(before.boot);
+        boot.saturating_sub(self.monotonic.saturating_sub(before.monotonic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, index: u32, addresses: &[&str]) -> Interfaces {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let interface = Interface {
+            index,
+            is_lan: true,
+            addresses,
+        };
+        Interfaces::from([(name.to_owned(), interface)])
+    }
+
+    #[test]
+    fn changes_are_seen_and_silence_is_not() {
+        let before = with("eth0", 2, &["192.0.2.1"]);
+        assert_eq!(compare(&before, &before.clone()), Change::default());
+        let renumbered = compare(&before, &with("eth0", 2, &["192.0.2.2"]));
+        assert_eq!(
+            renumbered.vanished,
+            ["192.0.2.1".parse::<IpAddr>().unwrap()]
+        );
+        assert!(renumbered.paths);
+        let gone = compare(&before, &Interfaces::new());
+        assert!(gone.vanished.len() == 1 && !gone.paths);
+        assert!(compare(&before, &with("eth0", 3, &["192.0.2.1"])).paths);
+    }
+
+    #[test]
+    fn a_machine_that_runs_was_not_suspended() {
+        assert!(Clocks::now().suspended_since() < SUSPEND_SLACK);
+    }
+
+    #[test]
+    fn the_source_towards_loopback_is_loopback() {
+        let source = source_towards(([127, 0, 0, 1], 9).into(), None).unwrap();
+        assert_eq!(source, IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn interfaces_of_this_host_are_read() {
+        let interfaces = interfaces().unwrap();
+        assert!(interfaces.values().all(|interface| interface.index != 0));
+        assert!(!interfaces.contains_key("lo"));
+    }
+}
