@@ -126,8 +126,8 @@ fn stream(scratch: &Scratch) -> anyhow::Result<()> {
             Ok(done.then_some(()))
         },
     )?;
-    node_c.kill()?;
     let before = recording.from_listener().len();
+    node_c.kill()?;
     wait::until("B retracts C", Duration::from_secs(10), || {
         Ok((recording.from_listener().len() > before).then_some(()))
     })?;
