@@ -120,8 +120,10 @@ mod tests {
 
     #[test]
     fn vectors_of_the_present_network() {
-        let a = SecretKey::from_bytes(std::array::from_fn(|i| i as u8));
-        let b = SecretKey::from_bytes(std::array::from_fn(|i| 32 + i as u8));
+        let counting = |first: u8| {
+            SecretKey::from_bytes(std::array::from_fn(|i| first + u8::try_from(i).unwrap()))
+        };
+        let (a, b) = (counting(0), counting(32));
         assert_eq!(
             a.public_key().to_string(),
             "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"

@@ -55,6 +55,9 @@ use keys::KeyCache;
 use limiter::TokenBucket;
 use pending::{Arrival, Parked, Pending};
 
+/// How soon a request for a route is repeated that the control plane had no room for.
+const REQUEST_RETRY: Duration = Duration::from_millis(10);
+
 /// Limits of the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataPlaneConfig {
@@ -88,6 +91,7 @@ impl Default for DataPlaneConfig {
         let pending_peer = PendingLimits {
             subnets: 1024,
             subnets_per_arrival: 256,
+            bytes_per_arrival: 1 << 20,
             packets_per_subnet: 128,
             bytes_per_subnet: 128 << 10,
             bytes: 2 << 20,
@@ -116,6 +120,7 @@ impl Default for DataPlaneConfig {
             pending_host: PendingLimits {
                 packets_per_subnet: 512,
                 bytes_per_subnet: 512 << 10,
+                bytes_per_arrival: 4 << 20,
                 bytes: 8 << 20,
                 ..pending_peer
             },
@@ -177,13 +182,7 @@ impl DataPlane {
     /// [`poll_timeout`]: Self::poll_timeout
     pub fn begin_batch(&mut self, now: Time, ports: &mut impl Ports) {
         self.now = self.now.max(now);
-        if self.fib.refresh() {
-            if self.identities.update(self.fib.fib()) {
-                let identities = &self.identities;
-                self.keys.retain_identities(|id| identities.contains(id));
-            }
-            self.release(ports);
-        }
+        self.refresh(ports);
         self.expire(ports);
         self.repeat_requests(ports);
     }
@@ -205,22 +204,25 @@ impl DataPlane {
 
     /// The control plane found no route to `subnet` in time: fail what waits for it.
     pub fn query_failed(&mut self, subnet: Subnet, ports: &mut impl Ports) {
+        // A route may have been published after the verdict was sent.
+        self.refresh(ports);
         self.fail_host(subnet, ports);
         self.fail_transit(subnet, ports);
         self.fail_inbound(subnet);
     }
 
-    /// When parked packets must be failed: call [`begin_batch`](Self::begin_batch) then.
+    /// When parked packets must be failed, or a request be repeated: call [`begin_batch`](Self::begin_batch) then.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        [
+        let tables = [
             &self.pending_host,
             &self.pending_transit,
             &self.pending_inbound,
-        ]
-        .into_iter()
-        .filter_map(Pending::deadline)
-        .min()
+        ];
+        if tables.iter().any(|table| table.has_unasked()) {
+            return Some(self.now + REQUEST_RETRY);
+        }
+        tables.into_iter().filter_map(Pending::deadline).min()
     }
 
     /// Counters per verdict.
@@ -243,21 +245,32 @@ impl DataPlane {
         (self.keys.len(), self.keys.agreements())
     }
 
-    /// Whether packets wait for a route.
-    pub fn has_parked(&self) -> bool {
-        ![
-            &self.pending_host,
-            &self.pending_transit,
-            &self.pending_inbound,
-        ]
-        .into_iter()
-        .all(Pending::is_empty)
+    /// Packets that wait for a route now.
+    pub fn parked(&self) -> usize {
+        self.pending_host.packets()
+            + self.pending_transit.packets()
+            + self.pending_inbound.packets()
+    }
+
+    /// Bytes that waiting packets take, bookkeeping included.
+    pub fn parked_bytes(&self) -> usize {
+        self.pending_host.bytes() + self.pending_transit.bytes() + self.pending_inbound.bytes()
     }
 
     #[inline]
     fn count_traffic(&mut self, source: Ipv6Addr, destination: Ipv6Addr, bytes: usize) {
         self.by_source.count(source, bytes);
         self.by_destination.count(destination, bytes);
+    }
+
+    fn refresh(&mut self, ports: &mut impl Ports) {
+        if self.fib.refresh() {
+            if self.identities.update(self.fib.fib()) {
+                let identities = &self.identities;
+                self.keys.retain_identities(|id| identities.contains(id));
+            }
+            self.release(ports);
+        }
     }
 
     /// Let everything go that the new table has a route for, in the order of arrival.

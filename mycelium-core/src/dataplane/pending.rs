@@ -4,7 +4,7 @@
 //! destination) and packets to us whose sender's key is unknown (by source). Policy when something is full:
 //! - a subnet's packets or bytes: its oldest packets go;
 //! - all bytes or all subnets: the oldest packets of the subnet that has waited longest go;
-//! - the share of the subnets of one peer, or of one identity: its newcomer goes, so that whoever cycles through made-up
+//! - the share, in subnets or bytes, of one peer or one identity: its newcomer goes, so that whoever cycles through made-up
 //!   subnets hurts nobody else.
 //!
 //! A subnet waits at most [`PendingLimits::lifetime`] from its first packet on; then, or when the control plane gives up, all
@@ -27,6 +27,8 @@ pub struct PendingLimits {
     pub subnets: usize,
     /// Subnets that the packets of one peer, or of one identity, may make wait at once.
     pub subnets_per_arrival: usize,
+    /// Bytes of the packets of one peer, or of one identity.
+    pub bytes_per_arrival: usize,
     /// Packets per subnet.
     pub packets_per_subnet: usize,
     /// Bytes per subnet.
@@ -91,6 +93,14 @@ struct Queue {
     asked: bool,
 }
 
+impl Queue {
+    fn pop(&mut self) -> Option<Parked> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.cost();
+        Some(packet)
+    }
+}
+
 /// One table of waiting packets.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -98,9 +108,49 @@ pub(super) struct Pending {
     queues: HashMap<Subnet, Queue, SubnetHash>,
     /// The waiting subnets, longest first; since all live equally long also by deadline.
     order: VecDeque<Subnet>,
-    shares: HashMap<Arrival, usize>,
-    bytes: usize,
+    account: Account,
     unasked: usize,
+}
+
+/// What waits, in total and on whose behalf.
+#[derive(Debug, Default)]
+struct Account {
+    packets: usize,
+    bytes: usize,
+    shares: HashMap<Arrival, Share>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    subnets: usize,
+    bytes: usize,
+}
+
+impl Account {
+    fn share(&self, arrival: Arrival) -> Share {
+        self.shares.get(&arrival).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, packet: &Parked) {
+        self.packets += 1;
+        self.bytes += packet.cost();
+        self.shares.entry(packet.arrival).or_default().bytes += packet.cost();
+    }
+
+    fn subtract(&mut self, packet: &Parked) {
+        self.packets -= 1;
+        self.bytes -= packet.cost();
+        self.shrink(packet.arrival, |share| share.bytes -= packet.cost());
+    }
+
+    fn shrink(&mut self, arrival: Arrival, change: impl FnOnce(&mut Share)) {
+        if let Some(share) = self.shares.get_mut(&arrival) {
+            change(share);
+            if *share == Share::default() {
+                self.shares.remove(&arrival);
+            }
+        }
+    }
 }
 
 impl Pending {
@@ -109,8 +159,7 @@ impl Pending {
             limits,
             queues: HashMap::with_hasher(SubnetHash::new(hash_key)),
             order: VecDeque::new(),
-            shares: HashMap::new(),
-            bytes: 0,
+            account: Account::default(),
             unasked: 0,
         }
     }
@@ -125,58 +174,48 @@ impl Pending {
     ) -> ParkOutcome {
         let mut outcome = ParkOutcome::default();
         let cost = packet.len() + PACKET_OVERHEAD;
-        if cost > self.limits.bytes_per_subnet || cost > self.limits.bytes {
+        let limits = self.limits;
+        if cost > limits.bytes_per_subnet || cost > limits.bytes {
             outcome.dropped_subnet_full += 1;
             return outcome;
         }
-        if !self.queues.contains_key(&subnet) {
-            let share = self.shares.get(&arrival).copied().unwrap_or(0);
-            if share >= self.limits.subnets_per_arrival {
-                outcome.refused_share = true;
-                return outcome;
-            }
-            self.shares.insert(arrival, share + 1);
-            while self.order.len() >= self.limits.subnets.max(1) {
-                let Some(&oldest) = self.order.front() else {
-                    break;
-                };
+        let share = self.account.share(arrival);
+        let newcomer = !self.queues.contains_key(&subnet);
+        if share.bytes + cost > limits.bytes_per_arrival
+            || newcomer && share.subnets >= limits.subnets_per_arrival
+        {
+            outcome.refused_share = true;
+            return outcome;
+        }
+        if newcomer {
+            while self.order.len() >= limits.subnets.max(1)
+                && let Some(&oldest) = self.order.front()
+            {
                 outcome.dropped_full += self.remove(oldest).len() as u64;
             }
-            self.order.push_back(subnet);
-            self.unasked += 1;
-            self.queues.insert(
-                subnet,
-                Queue {
-                    packets: VecDeque::new(),
-                    bytes: 0,
-                    deadline: now + self.limits.lifetime,
-                    owner: arrival,
-                    asked: false,
-                },
-            );
+            self.insert_queue(subnet, arrival, now);
+        }
+        if let Some(queue) = self.queues.get_mut(&subnet) {
+            while (queue.packets.len() >= limits.packets_per_subnet.max(1)
+                || queue.bytes + cost > limits.bytes_per_subnet)
+                && let Some(oldest) = queue.pop()
+            {
+                self.account.subtract(&oldest);
+                outcome.dropped_subnet_full += 1;
+            }
         }
         outcome.dropped_full += self.make_room(cost, subnet);
-        let Some(queue) = self.queues.get_mut(&subnet) else {
-            return outcome;
-        };
-        while queue.packets.len() >= self.limits.packets_per_subnet.max(1)
-            || queue.bytes + cost > self.limits.bytes_per_subnet
-        {
-            let Some(oldest) = queue.packets.pop_front() else {
-                break;
+        if let Some(queue) = self.queues.get_mut(&subnet) {
+            let parked = Parked {
+                arrival,
+                packet: packet.into(),
             };
-            queue.bytes -= oldest.cost();
-            self.bytes -= oldest.cost();
-            outcome.dropped_subnet_full += 1;
+            self.account.add(&parked);
+            queue.bytes += cost;
+            queue.packets.push_back(parked);
+            outcome.parked = true;
+            outcome.must_ask = !queue.asked;
         }
-        queue.packets.push_back(Parked {
-            arrival,
-            packet: packet.into(),
-        });
-        queue.bytes += cost;
-        self.bytes += cost;
-        outcome.parked = true;
-        outcome.must_ask = !queue.asked;
         outcome
     }
 
@@ -204,9 +243,19 @@ impl Pending {
             .collect()
     }
 
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+    /// Whether a request for a route is still to be made.
+    pub(super) fn has_unasked(&self) -> bool {
+        self.unasked != 0
+    }
+
+    /// Number of waiting packets.
+    pub(super) fn packets(&self) -> usize {
+        self.account.packets
+    }
+
+    /// Bytes of waiting packets, bookkeeping included.
+    pub(super) fn bytes(&self) -> usize {
+        self.account.bytes
     }
 
     /// The waiting subnets that `ready` accepts, longest wait first.
@@ -240,30 +289,37 @@ impl Pending {
             self.order.retain(|&other| other != subnet);
         }
         self.unasked -= usize::from(!queue.asked);
-        self.bytes -= queue.bytes;
-        if let Some(share) = self.shares.get_mut(&queue.owner) {
-            *share -= 1;
-            if *share == 0 {
-                self.shares.remove(&queue.owner);
-            }
+        self.account.shrink(queue.owner, |share| share.subnets -= 1);
+        for packet in &queue.packets {
+            self.account.subtract(packet);
         }
         queue.packets
+    }
+
+    fn insert_queue(&mut self, subnet: Subnet, owner: Arrival, now: Time) {
+        self.order.push_back(subnet);
+        self.unasked += 1;
+        self.account.shares.entry(owner).or_default().subnets += 1;
+        let queue = Queue {
+            packets: VecDeque::new(),
+            bytes: 0,
+            deadline: now + self.limits.lifetime,
+            owner,
+            asked: false,
+        };
+        self.queues.insert(subnet, queue);
     }
 
     /// Drop the oldest packets of the longest-waiting subnets until `cost` more bytes fit; returns how many went.
     fn make_room(&mut self, cost: usize, keep: Subnet) -> u64 {
         let mut dropped = 0;
         let mut position = 0;
-        while self.bytes + cost > self.limits.bytes {
-            let Some(&subnet) = self.order.get(position) else {
-                break;
-            };
-            let Some(queue) = self.queues.get_mut(&subnet) else {
-                break;
-            };
-            if let Some(packet) = queue.packets.pop_front() {
-                queue.bytes -= packet.cost();
-                self.bytes -= packet.cost();
+        while self.account.bytes + cost > self.limits.bytes
+            && let Some(&subnet) = self.order.get(position)
+            && let Some(queue) = self.queues.get_mut(&subnet)
+        {
+            if let Some(packet) = queue.pop() {
+                self.account.subtract(&packet);
                 dropped += 1;
             } else if subnet == keep {
                 position += 1;

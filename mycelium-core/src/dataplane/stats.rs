@@ -104,7 +104,7 @@ counters! {
         pub drop_parked_subnet_full,
         /// Parked packets, the oldest of all, that made room for newer ones.
         pub drop_parked_full,
-        /// Not parked: the peer already has its share of waiting subnets.
+        /// Not parked: the peer, or the identity, already has its share of what waits.
         pub drop_parked_share,
         /// Requests for a route handed to the control plane.
         pub routes_requested,
