@@ -18,7 +18,7 @@ mod transfer;
 pub use error::Error;
 
 /// Arguments of `demo`.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  mycelium demo\n  mycelium demo --quic --seconds 1\n\nNeeds Linux and access to /dev/net/tun; not root where ordinary users may have user namespaces."
 )]

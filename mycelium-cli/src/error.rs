@@ -42,6 +42,10 @@ pub enum Error {
         /// Why not.
         error: io::Error,
     },
+    /// The demo failed.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Demo(#[from] crate::demo::Error),
     /// Standard output does not take the answer.
     #[error("cannot write the answer: {0}")]
     Output(io::Error),

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use mycelium_api::client::Client;
 
+#[cfg(target_os = "linux")]
+pub mod demo;
 mod error;
 pub mod generate_keys;
 pub mod identities;
@@ -63,6 +65,12 @@ pub enum Command {
     /// network or a workload, with its own interface, in its own network namespace where one is named. All share
     /// the node's links and routes. Without a subcommand, identities are listed.
     Identities(identities::Args),
+    /// Show an overlay at work: three nodes in network namespaces of their own, A, R and B, where R only relays
+    ///
+    /// Brings the nodes up, shows their addresses, peers and routes, pings B from A, moves data and prints the rate.
+    /// Leaves nothing behind, also when interrupted.
+    #[cfg(target_os = "linux")]
+    Demo(demo::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual page, or write all pages to a directory
@@ -95,19 +103,21 @@ impl Context {
 /// The caller prints an error as `Error: {error}` on standard error and exits with 1. A reader that went away
 /// (`mycelium routes | head`) is success.
 pub fn run(command: Command, context: &Context) -> Result<ExitCode, Error> {
-    let mut stdout = io::BufWriter::new(io::stdout().lock());
-    let mut stderr = io::stderr().lock();
-    let result = execute(command, context, &mut stdout, &mut stderr)
-        .and_then(|()| stdout.flush().map_err(Error::Output));
+    // Not locked: the demo writes for itself.
+    let mut stdout = io::BufWriter::new(io::stdout());
+    let result = execute(command, context, &mut stdout, &mut io::stderr())
+        .and_then(|code| Ok(stdout.flush().map(|()| code)?));
     let result = reader_may_leave(result);
     // After a failure, dropping the writer would try once more to write what is left.
     let _ = stdout.into_parts();
-    result.map(|()| ExitCode::SUCCESS)
+    result
 }
 
-fn reader_may_leave(result: Result<(), Error>) -> Result<(), Error> {
+fn reader_may_leave(result: Result<ExitCode, Error>) -> Result<ExitCode, Error> {
     match result {
-        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
         result => result,
     }
 }
@@ -117,8 +127,10 @@ fn execute(
     context: &Context,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
-) -> Result<(), Error> {
+) -> Result<ExitCode, Error> {
     match command {
+        #[cfg(target_os = "linux")]
+        Command::Demo(args) => return Ok(demo::run(args)?),
         Command::Status(args) => status::run(&args, &context.client(), out),
         Command::Inspect(args) => inspect::run(&args, &context.key_file(), out),
         Command::GenerateKeys(args) => {
@@ -130,7 +142,8 @@ fn execute(
         Command::Identities(args) => identities::run(args, &context.client(), out),
         Command::Completions(args) => shell::completions(&args, (context.root)(), out),
         Command::Man(args) => shell::man(&args, (context.root)(), out),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Pretty JSON with two spaces, and a newline.

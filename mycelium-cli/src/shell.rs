@@ -84,10 +84,11 @@ fn write_page(command: &clap::Command, source: &str, out: &mut dyn Write) -> io:
     let Some(help) = help else {
         return Ok(());
     };
-    let examples = help
+    let help = help
         .strip_prefix("Example:")
         .or_else(|| help.strip_prefix("Examples:"))
         .unwrap_or(&help);
+    let (examples, remarks) = help.split_once("\n\n").unwrap_or((help, ""));
     let mut roff = Roff::new();
     roff.control("SH", ["EXAMPLES"]);
     roff.control("nf", []);
@@ -95,5 +96,9 @@ fn write_page(command: &clap::Command, source: &str, out: &mut dyn Write) -> io:
         roff.text([roman(line.trim())]);
     }
     roff.control("fi", []);
+    if !remarks.is_empty() {
+        roff.control("SH", ["NOTES"]);
+        roff.text([roman(remarks)]);
+    }
     roff.to_writer(out)
 }

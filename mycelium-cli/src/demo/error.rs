@@ -94,7 +94,7 @@ pub enum Error {
     System {
         /// What was tried.
         action: &'static str,
-       /// Its answer.
+        /// Its answer.
         #[source]
         source: io::Error,
     },

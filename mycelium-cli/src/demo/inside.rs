@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use mycelium_api::client::Client;
 use mycelium_api::{ConnectionState, PeerStats, PeerType, Route};
 use mycelium_core::addr::Subnet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,6 +27,9 @@ const SCRATCH: [&str; 3] = ["/tmp", "/run", "/mnt"];
 /// How long the nodes may take until the first answer; they take some ten milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The API serves copies that are up to about 100 ms old.
+const PUBLISHED: Duration = Duration::from_millis(500);
+
 /// Pings after the first.
 const PINGS: u16 = 10;
 
@@ -36,7 +40,11 @@ pub(super) fn run(seconds: u8, quic: bool) -> Result<ExitCode, Error> {
     }
     end_with_parent().map_err(Error::system("follow the process that started this one"))?;
     userns::enter()?;
-    let scratch = SCRATCH.iter().map(Path::new).find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let scratch = SCRATCH
+        .iter()
+        .map(Path::new)
+        .find(|path| path.is_dir())
+        .unwrap_or(Path::new("/"));
     userns::cover_with_memory(scratch)?;
     let network = Network::create()?;
     let demo = Demo::start(&network, scratch, quic)?;
@@ -72,12 +80,23 @@ impl<'a> Demo<'a> {
     fn start(network: &'a Network, scratch: &'a Path, quic: bool) -> Result<Self, Error> {
         let scheme = if quic { "quic" } else { "tcp" };
         let dial = |address: IpAddr| Some(format!("{scheme}://{address}:9651"));
-        let setup = |name, peer| Setup { name, peer, quic, scratch };
+        let setup = |name, peer| Setup {
+            name,
+            peer,
+            quic,
+            scratch,
+        };
         let relay = setup('R', None).prepare(&network.relay)?;
         let a = setup('A', dial(RELAY_TOWARDS_A)).prepare(&network.a)?;
         let b = setup('B', dial(RELAY_TOWARDS_B)).prepare(&network.b)?;
         let started = Instant::now();
-        Ok(Self { network, relay: relay.start()?, a: a.start()?, b: b.start()?, started })
+        Ok(Self {
+            network,
+            relay: relay.start()?,
+            a: a.start()?,
+            b: b.start()?,
+            started,
+        })
     }
 
     fn nodes(&self) -> [&Node<'a>; 3] {
@@ -87,13 +106,20 @@ impl<'a> Demo<'a> {
     fn introduce(&self, transport: &str) {
         say("mycelium demo: three real nodes on this machine, in network namespaces of their own");
         say("");
-        say(format_args!("  A {} -- {transport} -- {RELAY_TOWARDS_A} R {RELAY_TOWARDS_B} -- {transport} -- {} B",
-            super::network::A, super::network::B));
+        say(format_args!(
+            "  A {} -- {transport} -- {RELAY_TOWARDS_A} R {RELAY_TOWARDS_B} -- {transport} -- {} B",
+            super::network::A,
+            super::network::B
+        ));
         say("");
         say("A and B can reach each other through R only, which relays what it cannot read.");
         heading("Addresses, each made from the node's public key");
         for node in self.nodes() {
-            let role = if node.name == 'R' { "  relay, without an interface (--no-tun)" } else { "" };
+            let role = if node.name == 'R' {
+                "  relay, without an interface (--no-tun)"
+            } else {
+                ""
+            };
             say(format_args!("  {}  {}{role}", node.name, node.address));
         }
     }
@@ -101,19 +127,24 @@ impl<'a> Demo<'a> {
     fn ping(&self) -> Result<(), Error> {
         heading("Ping B from A");
         let target = self.b.address;
-        let mut pinger = ping::Pinger::open(&self.network.a, target).map_err(Error::system("open a socket for pings"))?;
-        let first = pinger.first_reply(PATIENCE, || self.check())?;
+        let mut pinger = ping::Pinger::open(&self.network.a, target)
+            .map_err(Error::system("open a socket for pings"))?;
+        let first = self.first_answer(&mut pinger)?;
         say(format_args!(
             "  first answer {} after the nodes were started",
             Milliseconds((first - self.started).as_secs_f64() * 1e3)
         ));
         let mut times = Vec::new();
         for _ in 0..PINGS {
-            times.extend(pinger.round_trip(Duration::from_secs(1)).map_err(Error::system("ping"))?);
+            times.extend(
+                pinger
+                    .round_trip(Duration::from_secs(1))
+                    .map_err(Error::system("ping"))?,
+            );
         }
         times.sort_unstable();
         let Some(median) = times.get(times.len() / 2) else {
-            return Err(self.no_reply(Duration::from_secs(1)));
+            return Err(self.no_reply(Duration::from_secs(1) * PINGS.into(), None));
         };
         say(format_args!(
             "  then {} of {PINGS} answered, median {}",
@@ -123,40 +154,113 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    fn show_peers_and_routes(&self) -> Result<(), Error> {
-        let mut routes = Vec::new();
-        heading("Peers");
-        for node in self.nodes() {
-            let client = node.client(PATIENCE)?;
-            for peer in client.ask(|api| api.peers())? {
-                say(format_args!("  {}  {}", node.name, PeerLine(&peer)));
+    /// Ping until the first answer; when it came.
+    fn first_answer(&self, pinger: &mut ping::Pinger) -> Result<Instant, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let failure = match pinger.attempt() {
+                Ok(Some(answered)) => return Ok(answered),
+                Ok(None) => None,
+                // No interface yet, or no route.
+                Err(error) => {
+                    std::thread::sleep(ping::RETRY);
+                    Some(error)
+                }
+            };
+            self.check()?;
+            if Instant::now() > deadline {
+                return Err(self.no_reply(PATIENCE, failure));
             }
-            routes.push((node.name, client.ask(|api| api.selected_routes())?));
+        }
+    }
+
+    fn no_reply(&self, limit: Duration, reason: Option<io::Error>) -> Error {
+        Error::NoReply {
+            limit,
+            reason,
+            log: self.a.log_tail(),
+        }
+    }
+
+    fn show_peers_and_routes(&self) -> Result<(), Error> {
+        let reports = self.reports()?;
+        heading("Peers");
+        for report in &reports {
+            for peer in &report.peers {
+                say(format_args!("  {}  {}", report.name, PeerLine(peer)));
+            }
         }
         heading("Routes");
-        for (name, routes) in routes {
-            for route in routes {
-                say(format_args!("  {name}  {}", RouteLine { route: &route, owner: self.owner(&route.subnet) }));
+        for report in &reports {
+            for route in &report.routes {
+                let line = RouteLine {
+                    route,
+                    owner: self.owner(&route.subnet),
+                };
+                say(format_args!("  {}  {line}", report.name));
             }
         }
         Ok(())
+    }
+
+    /// What the nodes' APIs report, once that includes what the pings have brought about.
+    fn reports(&self) -> Result<Vec<Report>, Error> {
+        let deadline = Instant::now() + PUBLISHED;
+        loop {
+            let mut reports = Vec::new();
+            for node in self.nodes() {
+                let peers = node.ask(PATIENCE, Client::peers)?;
+                let routes = node.ask(PATIENCE, Client::selected_routes)?;
+                reports.push(Report {
+                    name: node.name,
+                    peers,
+                    routes,
+                });
+            }
+            let knows = |from: char, to: char| {
+                reports.iter().any(|report| {
+                    report.name == from
+                        && report
+                            .routes
+                            .iter()
+                            .any(|route| self.owner(&route.subnet) == Some(to))
+                })
+            };
+            if knows('A', 'B') && knows('B', 'A') || Instant::now() > deadline {
+                return Ok(reports);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The node that a subnet belongs to.
     fn owner(&self, subnet: &str) -> Option<char> {
         let network: Ipv6Addr = subnet.split('/').next()?.parse().ok()?;
         let subnet = Subnet::containing(network);
-        self.nodes().into_iter().find(|node| subnet.contains(node.address)).map(|node| node.name)
+        self.nodes()
+            .into_iter()
+            .find(|node| subnet.contains(node.address))
+            .map(|node| node.name)
     }
 
     fn transfer(&self, duration: Duration) -> Result<(), Error> {
-        heading(format_args!("Data from A to B for {} s", duration.as_secs()));
-        let moved = transfer::run(&self.network.a, &self.network.b, self.b.address, duration).map_err(|reason| {
-            // A node that died says more than the socket.
-            self.check().err().unwrap_or_else(|| Error::Transfer { reason, log: self.a.log_tail() })
-        })?;
+        heading(format_args!(
+            "Data from A to B for {} s",
+            duration.as_secs()
+        ));
+        let moved = transfer::run(&self.network.a, &self.network.b, self.b.address, duration)
+            .map_err(|reason| {
+                // A node that died says more than the socket.
+                self.check().err().unwrap_or_else(|| Error::Transfer {
+                    reason,
+                    log: self.a.log_tail(),
+                })
+            })?;
         if moved.sent != moved.received {
-            return Err(Error::BytesLost { sent: moved.sent, received: moved.received });
+            return Err(Error::BytesLost {
+                sent: moved.sent,
+                received: moved.received,
+            });
         }
         let gigabits = moved.received as f64 * 8.0 / 1e9 / moved.elapsed.as_secs_f64();
         say(format_args!(
@@ -170,6 +274,13 @@ impl<'a> Demo<'a> {
     fn check(&self) -> Result<(), Error> {
         self.nodes().into_iter().try_for_each(Node::check)
     }
+}
+
+/// What a node's API says.
+struct Report {
+    name: char,
+    peers: Vec<PeerStats>,
+    routes: Vec<Route>,
 }
 
 struct PeerLine<'a>(&'a PeerStats);
@@ -201,7 +312,12 @@ struct RouteLine<'a> {
 
 impl fmt::Display for RouteLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Route { subnet, next_hop, metric, .. } = self.route;
+        let Route {
+            subnet,
+            next_hop,
+            metric,
+            ..
+        } = self.route;
         match self.owner {
             Some(owner) => write!(f, "to {owner}, {subnet}")?,
             None => write!(f, "to {subnet}")?,

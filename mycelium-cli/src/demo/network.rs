@@ -27,9 +27,19 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn create() -> Result<Self, Error> {
-        let network = Self { a: host()?, relay: host()?, b: host()? };
-        cable((&network.a, "relay", A), (&network.relay, "a", RELAY_TOWARDS_A))?;
-        cable((&network.b, "relay", B), (&network.relay, "b", RELAY_TOWARDS_B))?;
+        let network = Self {
+            a: host()?,
+            relay: host()?,
+            b: host()?,
+        };
+        cable(
+            (&network.a, "relay", A),
+            (&network.relay, "a", RELAY_TOWARDS_A),
+        )?;
+        cable(
+            (&network.b, "relay", B),
+            (&network.relay, "b", RELAY_TOWARDS_B),
+        )?;
         Ok(network)
     }
 }

@@ -56,7 +56,9 @@ impl Setup<'_> {
         let key = key_file::generate()?;
         key_file::create(&key_path, &key)?;
         let output = File::create_new(&log).map_err(Error::system("create a log file"))?;
-        let errors = output.try_clone().map_err(Error::system("create a log file"))?;
+        let errors = output
+            .try_clone()
+            .map_err(Error::system("create a log file"))?;
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("mycelium")
@@ -80,13 +82,22 @@ impl Setup<'_> {
             Some(peer) => command.args(["--peers", peer]),
             None => command.arg("--no-tun"),
         };
-        Ok(Prepared { name: self.name, namespace, address: key.public_key().address(), command, log })
+        Ok(Prepared {
+            name: self.name,
+            namespace,
+            address: key.public_key().address(),
+            command,
+            log,
+        })
     }
 }
 
 impl<'a> Prepared<'a> {
     pub(super) fn start(mut self) -> Result<Node<'a>, Error> {
-        let child = self.namespace.spawn(&mut self.command).map_err(Error::system("start a node"))?;
+        let child = self
+            .namespace
+            .spawn(&mut self.command)
+            .map_err(Error::system("start a node"))?;
         Ok(Node {
             name: self.name,
             address: self.address,
@@ -100,10 +111,18 @@ impl<'a> Prepared<'a> {
 impl Node<'_> {
     /// An error with its last words if the node has ended.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let status = self.child.borrow_mut().try_wait().map_err(Error::system("look after a node"))?;
+        let status = self
+            .child
+            .borrow_mut()
+            .try_wait()
+            .map_err(Error::system("look after a node"))?;
         match status {
             None => Ok(()),
-            Some(status) => Err(Error::NodeStopped { name: self.name, status, log: self.log_tail() }),
+            Some(status) => Err(Error::NodeStopped {
+                name: self.name,
+                status,
+                log: self.log_tail(),
+            }),
         }
     }
 
@@ -127,7 +146,11 @@ impl Node<'_> {
                 }
                 Err(reason) => {
                     self.check()?;
-                    return Err(Error::NodeSilent { name: self.name, reason, log: self.log_tail() });
+                    return Err(Error::NodeSilent {
+                        name: self.name,
+                        reason,
+                        log: self.log_tail(),
+                    });
                 }
             }
         }
@@ -138,7 +161,12 @@ impl Node<'_> {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines.get(lines.len().saturating_sub(LAST_WORDS)..).unwrap_or_default();
-        tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+        let tail = lines
+            .get(lines.len().saturating_sub(LAST_WORDS)..)
+            .unwrap_or_default();
+        tail.iter()
+            .map(|line| format!("  {line}"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }

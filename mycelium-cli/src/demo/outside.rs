@@ -21,7 +21,11 @@ pub(super) fn run(seconds: u8, quic: bool) -> Result<ExitCode, Error> {
     let signals = signals().map_err(Error::system("receive signals"))?;
     let as_user = userns::become_root()?;
     userns::separate_children()?;
-    let mut arguments = vec!["demo".to_owned(), "--inside".to_owned(), format!("--seconds={seconds}")];
+    let mut arguments = vec![
+        "demo".to_owned(),
+        "--inside".to_owned(),
+        format!("--seconds={seconds}"),
+    ];
     arguments.extend(quic.then(|| "--quic".to_owned()));
     // The pipe tells the child that we are there; it is never written to.
     let mut child = Command::new("/proc/self/exe")
@@ -32,8 +36,14 @@ pub(super) fn run(seconds: u8, quic: bool) -> Result<ExitCode, Error> {
         .map_err(Error::system("start this program once more"))?;
     match wait(&mut child, &signals).map_err(Error::system("wait for the demo"))? {
         Outcome::Ended(status) if status.success() => {
-            let how = if as_user { " As an ordinary user: the namespaces were a user namespace's." } else { "" };
-            say(&format!("\nDone; nodes, interfaces, namespaces and keys are gone again.{how}"));
+            let how = if as_user {
+                " As an ordinary user: the namespaces were a user namespace's."
+            } else {
+                ""
+            };
+            say(&format!(
+                "\nDone; nodes, interfaces, namespaces and keys are gone again.{how}"
+            ));
             Ok(ExitCode::SUCCESS)
         }
         // It has said why.
@@ -64,7 +74,9 @@ fn wait(child: &mut Child, signals: &SignalFd) -> io::Result<Outcome> {
         let Some(received) = signals.read_signal()? else {
             continue;
         };
-        let signal = i32::try_from(received.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+        let signal = i32::try_from(received.ssi_signo)
+            .ok()
+            .and_then(|number| Signal::try_from(number).ok());
         if let Some(signal) = signal.filter(|signal| *signal != Signal::SIGCHLD) {
             child.kill()?;
             child.wait()?;
@@ -74,8 +86,15 @@ fn wait(child: &mut Child, signals: &SignalFd) -> io::Result<Outcome> {
 }
 
 fn signals() -> io::Result<SignalFd> {
-    let set: SigSet =
-        [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
+    let set: SigSet = [
+        Signal::SIGCHLD,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ]
+    .into_iter()
+    .collect();
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?)
 }
@@ -86,7 +105,9 @@ fn check_tun() -> Result<(), Error> {
         return Ok(());
     };
     Err(match error.kind() {
-        io::ErrorKind::PermissionDenied if nix::unistd::Uid::effective().is_root() => Error::TunForbiddenToRoot(error),
+        io::ErrorKind::PermissionDenied if nix::unistd::Uid::effective().is_root() => {
+            Error::TunForbiddenToRoot(error)
+        }
         io::ErrorKind::PermissionDenied => Error::TunForbidden(error),
         // Missing, or without a driver behind it.
         _ => Error::NoTunDevice(error),

@@ -16,8 +16,8 @@ const IDENTIFIER: [u8; 2] = *b"my";
 /// As `ping` sends.
 const PAYLOAD: usize = 56;
 
-/// How long an unanswered first request is waited for before the next.
-const RETRY: Duration = Duration::from_millis(5);
+/// How long an [attempt](Pinger::attempt) waits.
+pub(super) const RETRY: Duration = Duration::from_millis(5);
 
 /// Pings one address from one namespace.
 pub(super) struct Pinger {
@@ -30,53 +30,64 @@ pub(super) struct Pinger {
 
 impl Pinger {
     pub(super) fn open(namespace: &Namespace, target: Ipv6Addr) -> io::Result<Self> {
-        let socket = namespace.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)))??;
+        let socket =
+            namespace.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)))??;
         let target = SocketAddrV6::new(target, 0, 0, 0).into();
-        Ok(Self { socket: socket.into(), target, sequence: 0 })
+        Ok(Self {
+            socket: socket.into(),
+            target,
+            sequence: 0,
+        })
     }
 
-    /// Send requests until one is answered; how long that one took. `None` if none was within `limit`, with what
-    /// sending gave last if it failed.
-    pub(super) fn first_reply(&mut self, limit: Duration) -> Result<Duration, Option<io::Error>> {
-        let deadline = Instant::now() + limit;
-        let mut failure = None;
-        while Instant::now() < deadline {
-            match self.round_trip(RETRY) {
-                Ok(Some(time)) => return Ok(time),
-                Ok(None) => failure = None,
-                // No interface yet, or no route.
-                Err(error) => {
-                    failure = Some(error);
-                    std::thread::sleep(RETRY);
-                }
-            }
-        }
-        Err(failure)
+    /// Send one request and wait a moment for an answer to it or to an earlier one; when it came.
+    pub(super) fn attempt(&mut self) -> io::Result<Option<Instant>> {
+        let sent = self.send()?;
+        self.receive(sent + RETRY, is_reply)
     }
 
-    /// Send one request and wait for the answer to it or to an earlier one; the time since it was sent.
+    /// Send one request and wait for the answer to it; how long that took.
     pub(super) fn round_trip(&mut self, limit: Duration) -> io::Result<Option<Duration>> {
+        let sent = self.send()?;
+        let sequence = self.sequence.to_be_bytes();
+        let answered = self.receive(sent + limit, |message| {
+            is_reply(message) && message.get(6..8) == Some(&sequence[..])
+        })?;
+        Ok(answered.map(|answered| answered - sent))
+    }
+
+    fn send(&mut self) -> io::Result<Instant> {
         self.sequence = self.sequence.wrapping_add(1);
-        let request = request(self.sequence);
         let sent = Instant::now();
-        self.socket.send_to(&request, self.target)?;
+        self.socket.send_to(&request(self.sequence), self.target)?;
+        Ok(sent)
+    }
+
+    /// When the first message from the target that is `wanted` arrived; `None` if none did before `deadline`.
+    fn receive(
+        &self,
+        deadline: Instant,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<Option<Instant>> {
         let mut buffer = [0; 2048];
         loop {
-            let left = limit.saturating_sub(sent.elapsed());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
             }
             self.socket.set_read_timeout(Some(left))?;
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
-                    let message = buffer.get(..length).unwrap_or_default();
-                    if from.ip() == self.target.ip() && is_reply(message, self.sequence) {
-                        return Ok(Some(sent.elapsed()));
+                    if from.ip() == self.target.ip() && buffer.get(..length).is_some_and(&wanted) {
+                        return Ok(Some(Instant::now()));
                     }
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
             }
         }
     }
@@ -91,8 +102,7 @@ fn request(sequence: u16) -> Vec<u8> {
     message
 }
 
-fn is_reply(message: &[u8], sequence: u16) -> bool {
-    let mut expected = request(sequence);
-    expected[0] = ECHO_REPLY;
-    message.first() == expected.first() && message.get(4..) == expected.get(4..)
+/// Whether a message answers one of our requests.
+fn is_reply(message: &[u8]) -> bool {
+    message.starts_with(&[ECHO_REPLY, 0]) && message.get(4..6) == Some(&IDENTIFIER[..])
 }

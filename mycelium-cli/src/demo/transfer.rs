@@ -27,7 +27,12 @@ pub(super) struct Moved {
 ///
 /// # Errors
 /// `TimedOut` or `WouldBlock` when the connection does not come up or stalls.
-pub(super) fn run(from: &Namespace, to: &Namespace, address: Ipv6Addr, duration: Duration) -> io::Result<Moved> {
+pub(super) fn run(
+    from: &Namespace,
+    to: &Namespace,
+    address: Ipv6Addr,
+    duration: Duration,
+) -> io::Result<Moved> {
     let listener = to.run(|| TcpListener::bind((address, 0)))??;
     let target = SocketAddr::from((address, listener.local_addr()?.port()));
     // Sockets keep the namespace they are made in.
@@ -35,11 +40,24 @@ pub(super) fn run(from: &Namespace, to: &Namespace, address: Ipv6Addr, duration:
     let (receiver, _) = listener.accept()?;
     let started = Instant::now();
     std::thread::scope(|scope| {
-        let receiving = std::thread::Builder::new().name("receiver".into()).spawn_scoped(scope, || receive(receiver))?;
+        let receiving = std::thread::Builder::new()
+            .name("receiver".into())
+            .spawn_scoped(scope, || receive(&receiver))?;
         let sent = send(&sender, started + duration);
-        let received = receiving.join().or_else(|panic| std::panic::resume_unwind(panic));
+        if sent.is_err() {
+            // Nothing more will come; do not let the receiver wait for it.
+            let _ = sender.shutdown(Shutdown::Both);
+        }
+        let received = receiving
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let elapsed = started.elapsed();
         // What the sender met comes first: the receiver's trouble follows from it.
-        Ok(Moved { sent: sent?, received: received??, elapsed: started.elapsed() })
+        Ok(Moved {
+            sent: sent?,
+            received: received?,
+            elapsed,
+        })
     })
 }
 
@@ -54,7 +72,7 @@ fn send(mut stream: &TcpStream, until: Instant) -> io::Result<u64> {
     Ok(sent)
 }
 
-fn receive(mut stream: TcpStream) -> io::Result<u64> {
+fn receive(mut stream: &TcpStream) -> io::Result<u64> {
     stream.set_read_timeout(Some(STALLED))?;
     let mut buffer = vec![0; CHUNK];
     let mut received = 0;
