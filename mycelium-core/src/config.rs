@@ -95,6 +95,8 @@ pub struct NodeConfig {
     pub dump_pause: Duration,
     /// Least time between two full tables to the same neighbour.
     pub dump_spacing: Duration,
+    /// A new neighbour is told our whole table if it has no more destinations than this.
+    pub greeting_limit: usize,
     /// Events that wait for `poll_output` at most. Beyond, new ones are dropped and counted.
     pub max_queued_events: usize,
 }
@@ -141,6 +143,7 @@ impl Default for NodeConfig {
             dump_slice: 64,
             dump_pause: Duration::from_millis(5),
             dump_spacing: Duration::from_secs(10),
+            greeting_limit: 256,
             max_queued_events: 16_384,
         }
     }

@@ -206,6 +206,7 @@ impl Babel {
             self.send(peer, &update);
         }
         self.send_queries_to(peer);
+        self.greet(peer, now);
     }
 
     /// Forget a neighbour and all that it told us. Unknown ones are ignored.
@@ -218,7 +219,7 @@ impl Babel {
         self.timers
             .set(&mut neighbour.dump.armed, None, Timer::Dump(peer));
         for subnet in neighbour.routes {
-            self.table.remove_route(subnet, peer);
+            self.table.remove_route(subnet, peer, now);
             self.reselect(subnet, update::Cause::Route, now);
             self.rearm(subnet, now);
         }
@@ -242,6 +243,9 @@ impl Babel {
         }
         self.counters.packets_received += 1;
         self.counters.bytes_received += packet.len() as u64;
+        if self.stopping {
+            return;
+        }
         self.on_heard(peer, now);
         let Ok(walk) = walk(packet) else {
             return self.on_malformed(peer, now);

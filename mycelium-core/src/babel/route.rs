@@ -1,6 +1,6 @@
 //! Routes: what neighbours announced (RFC 8966 §3.2.6, wire spec §5.7 and §5.11).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::metric::Metric;
 use super::select::{Candidate, select};
@@ -39,6 +39,7 @@ pub(crate) struct Destination {
     pub(crate) selected: Option<PeerId>,
     pub(crate) announced: Option<Announced>,
     pub(crate) armed: Armed,
+    routeless_since: Option<Time>,
 }
 
 /// All destinations. Counts its routes, so that its size can be bounded.
@@ -46,6 +47,8 @@ pub(crate) struct Destination {
 pub(crate) struct RouteTable {
     destinations: BTreeMap<Subnet, Destination>,
     routes: usize,
+    /// Destinations that are kept for their feasibility distances only: the first to go when space is short.
+    routeless: BTreeSet<(Time, Subnet)>,
 }
 
 impl Route {
@@ -192,14 +195,17 @@ impl RouteTable {
     }
 
     pub(crate) fn insert_route(&mut self, subnet: Subnet, route: Route) {
-        let destination = self.get_or_create(subnet);
+        let destination = self.destinations.entry(subnet).or_default();
+        if let Some(since) = destination.routeless_since.take() {
+            self.routeless.remove(&(since, subnet));
+        }
         destination.routes.reserve_exact(1);
         destination.routes.push(route);
         self.routes += 1;
     }
 
     /// Remove one neighbour's route; `true` if there was one.
-    pub(crate) fn remove_route(&mut self, subnet: Subnet, peer: PeerId) -> bool {
+    pub(crate) fn remove_route(&mut self, subnet: Subnet, peer: PeerId, now: Time) -> bool {
         let Some(destination) = self.destinations.get_mut(&subnet) else {
             return false;
         };
@@ -212,10 +218,19 @@ impl RouteTable {
         };
         destination.routes.remove(position);
         self.routes -= 1;
+        if destination.routes.is_empty() {
+            destination.routeless_since = Some(now);
+            self.routeless.insert((now, subnet));
+        }
         true
     }
 
-    /// Drop the destination if nothing is left of it; `true` if it is gone. Its timer must be disarmed then.
+    /// The destination that has had no route for longest.
+    pub(crate) fn oldest_routeless(&self) -> Option<Subnet> {
+        self.routeless.first().map(|&(_, subnet)| subnet)
+    }
+
+    /// Whether nothing is left of the destination.
     pub(crate) fn is_vacant(&self, subnet: Subnet) -> bool {
         self.get(subnet).is_some_and(Destination::is_empty)
     }
@@ -223,6 +238,9 @@ impl RouteTable {
     pub(crate) fn remove(&mut self, subnet: Subnet) -> Option<Destination> {
         let destination = self.destinations.remove(&subnet)?;
         self.routes -= destination.routes.len();
+        if let Some(since) = destination.routeless_since {
+            self.routeless.remove(&(since, subnet));
+        }
         Some(destination)
     }
 }

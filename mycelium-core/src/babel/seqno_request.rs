@@ -203,12 +203,14 @@ impl Babel {
         repetition.tries += 1;
         repetition.at = now + repetition.pause;
         repetition.pause *= 2;
-        if repetition.tries == INSISTENT_TRY {
-            pending.seqno = pending.seqno.next();
-        }
         pending.sent_at = now;
         pending.forgotten_at = now + self.config.seqno_memory;
-        let seqno = pending.seqno;
+        let insistent = repetition.tries >= INSISTENT_TRY;
+        let seqno = if insistent {
+            pending.seqno.next()
+        } else {
+            pending.seqno
+        };
         self.send_seqno_request(subnet, router_id, seqno, None);
     }
 
@@ -356,7 +358,8 @@ impl Babel {
         self.arm_seqno(subnet, request.router_id);
     }
 
-    /// Which neighbour is nearest to the origin, other than `asker`: feasible routes first, then the shortest.
+    /// Which neighbour, other than `asker`, to pass a request on to: the next hop, because what comes back over it
+    /// becomes our own route and hence an answer; else feasible routes first, then the shortest.
     fn towards(&self, asker: PeerId, subnet: Subnet) -> Option<PeerId> {
         let destination = self.table.get(subnet)?;
         destination
@@ -366,10 +369,16 @@ impl Babel {
             .filter_map(|route| {
                 let cost = self.neighbours.get(&route.peer)?.cost();
                 let total = route.metric.plus(cost).finite()?;
-                Some((!destination.is_feasible(route), total, route.peer))
+                let selected = destination.selected == Some(route.peer);
+                Some((
+                    !selected,
+                    !destination.is_feasible(route),
+                    total,
+                    route.peer,
+                ))
             })
             .min()
-            .map(|(_, _, peer)| peer)
+            .map(|(_, _, _, peer)| peer)
     }
 
     pub(super) fn send_origin(&mut self, peer: PeerId, subnet: Subnet) {

@@ -119,7 +119,11 @@ impl Sources {
             .map(SourceIndex)
             .zip(&self.0)
             .filter(|(index, _)| !in_use(*index))
-            .map(|(_, source)| source.refreshed_at + lifetime)
+            .map(|(_, source)| match source.distance {
+                Some(_) => source.refreshed_at + lifetime,
+                // Nothing to remember.
+                None => source.refreshed_at,
+            })
             .min()
     }
 
@@ -132,7 +136,7 @@ impl Sources {
             .map(SourceIndex)
             .zip(&self.0)
             .filter(|(index, _)| !in_use(*index))
-            .min_by_key(|(_, source)| source.refreshed_at)
+            .min_by_key(|(_, source)| (source.distance.is_some(), source.refreshed_at))
             .map(|(index, _)| index)
     }
 

@@ -173,9 +173,10 @@ impl Babel {
             let share = self.neighbours.get(&peer).is_some_and(|neighbour| {
                 neighbour.routes.len() < self.config.max_routes_per_neighbour
             });
-            let room = self.table.routes() < self.config.max_routes
-                && (known.is_some() || self.table.len() < self.config.max_destinations);
-            if !share || !room {
+            if !share || self.table.routes() >= self.config.max_routes {
+                return Outcome::Refused;
+            }
+            if known.is_none() && !self.make_room() {
                 return Outcome::Refused;
             }
         }
@@ -206,6 +207,20 @@ impl Babel {
             }
         }
         Outcome::Stored { feasible }
+    }
+
+    /// Make room for one more destination: those without routes go first, `false` if there are none.
+    fn make_room(&mut self) -> bool {
+        if self.table.len() < self.config.max_destinations {
+            return true;
+        }
+        match self.table.oldest_routeless() {
+            Some(subnet) if !self.dirty.contains(&subnet) => {
+                self.forget_destination(subnet);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Choose the best route, bring the forwarding table in step and note what neighbours must be told.
@@ -319,8 +334,11 @@ impl Babel {
             return;
         }
         if let Some((update, next_hop)) = self.selected_update(subnet) {
-            self.note_announced(subnet, &update, now);
-            self.send_to_all(&Tlv::Update(update), Some(next_hop));
+            // What nobody hears must not shrink the feasibility distance: a leaf accepts any detour.
+            if self.neighbours.keys().any(|&peer| peer != next_hop) {
+                self.note_announced(subnet, &update, now);
+                self.send_to_all(&Tlv::Update(update), Some(next_hop));
+            }
         } else if let Some(retraction) = self.retraction(subnet) {
             self.send_to_all(&Tlv::Update(retraction), None);
         }
@@ -412,7 +430,7 @@ impl Babel {
         }
         for (peer, metric) in expired {
             self.counters.routes_expired += u64::from(metric.is_finite());
-            self.table.remove_route(subnet, peer);
+            self.table.remove_route(subnet, peer, now);
             if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.routes.remove(&subnet);
             }
@@ -449,6 +467,18 @@ impl Babel {
         };
         for peer in peers {
             self.send(peer, &Tlv::RouteRequest(request));
+        }
+    }
+
+    /// Tell a new neighbour what we know, unless that is a lot: then it asks for what it needs. The present network
+    /// does not do this, and so its nodes know no second way when their neighbour fails.
+    pub(super) fn greet(&mut self, peer: PeerId, now: Time) {
+        if self.table.len() > self.config.greeting_limit {
+            return;
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.dump.cursor = Some(Subnet::from_octets([0; 8]));
+            self.on_dump_timer(peer, now);
         }
     }
 

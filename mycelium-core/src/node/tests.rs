@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::*;
 use crate::addr::Subnet;
 use crate::fib::Lookup;
-use crate::io::{CloseReason, Event, LinkInfo, PeerId};
+use crate::io::{LinkInfo, PeerId};
 use crate::time::Duration;
 
 /// A handful of nodes and the links between them; a packet takes `LATENCY`.
