@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+mod address;
+
 /// What the host may send in one packet; fixed by the network (decisions: a full packet fits the common links).
 pub const MTU: u16 = 1400;
 /// The whole overlay is behind the interface.
@@ -88,7 +90,7 @@ impl std::fmt::Debug for HostInterface {
 impl HostInterface {
     /// Create TUN `name` with `address`/7 and bring it up, in the network namespace at path `netns` if given.
     ///
-    /// The address is usable at once: a TUN does no neighbour discovery, hence no duplicate address detection.
+    /// The address is usable at once.
     ///
     /// # Errors
     /// A [`HostError`] inside; the kinds are `InvalidInput`, `ResourceBusy`, `PermissionDenied`, `NotFound` or the
@@ -162,8 +164,11 @@ fn create(name: &str, address: Ipv6Addr) -> Result<SyncDevice, HostError> {
         .build_sync()
         .map_err(|error| classify(name, error))?;
     quieten(name);
-    device.add_address_v6(address, PREFIX_LEN).map_err(setup)?;
     device.enabled(true).map_err(setup)?;
+    device
+        .if_index()
+        .and_then(|index| address::add(index, address, PREFIX_LEN))
+        .map_err(setup)?;
     Ok(device)
 }
 

@@ -11,8 +11,11 @@ pub mod peering;
 
 // The engine: two threads, links and interfaces.
 pub mod clock;
+mod control;
+pub mod engine;
 pub mod host;
 pub mod link;
+mod worker;
 
 /// Run the program with these arguments, the program's name first; its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
