@@ -280,11 +280,7 @@ fn idle(scratch: &Scratch) -> anyhow::Result<()> {
         "idle, processor",
         format_args!("{:.3} % of a core", share * 100.0),
     );
-    let bound = if strict() {
-        14 << 10
-    } else {
-        40 << 10
-    };
+    let bound = if strict() { 14 << 10 } else { 40 << 10 };
     ensure!(resident <= bound, "{resident} KiB resident");
     ensure!(share < 0.02, "{:.2} % of a core while idle", share * 100.0);
     Ok(())
