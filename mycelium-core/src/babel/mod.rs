@@ -559,3 +559,6 @@ fn route_snapshot(
         expires_in: route.expires.since(now),
     })
 }
+
+#[cfg(test)]
+mod tests;
