@@ -47,6 +47,33 @@ pub struct Config {
     pub identities: Vec<IdentityConfig>,
 }
 
+impl Config {
+    /// What differs in `new` and cannot be changed while running: the keys, for a person.
+    pub fn differences_that_need_a_restart(&self, new: &Self) -> Vec<&'static str> {
+        [
+            (
+                "tcp_listen_port",
+                self.tcp_listen_port != new.tcp_listen_port,
+            ),
+            (
+                "quic_listen_port or disable_quic",
+                self.quic_listen_port != new.quic_listen_port,
+            ),
+            ("peer discovery", self.discovery != new.discovery),
+            ("api_addr", self.api_address != new.api_address),
+            (
+                "metrics_api_address",
+                self.metrics_address != new.metrics_address,
+            ),
+            ("tun_name or no_tun", self.tun_name != new.tun_name),
+            ("firewall_mark", self.firewall_mark != new.firewall_mark),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
 /// Where to look for local peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {

@@ -42,6 +42,11 @@ impl Health {
         self.lock().warnings.remove(&(code, subject.to_owned()));
     }
 
+    /// Whatever had this trouble no longer matters.
+    pub fn clear_all(&self, code: &'static str) {
+        self.lock().warnings.retain(|(other, _), _| *other != code);
+    }
+
     /// Replace what the last reading of the configuration had to say.
     pub fn set_notices(&self, notices: Vec<Notice>) {
         let codes = [
@@ -49,9 +54,9 @@ impl Health {
             "config-key-not-supported",
             "discovery-interface-ignored",
         ];
-        self.lock()
-            .warnings
-            .retain(|(code, _), _| !codes.contains(code));
+        for code in codes {
+            self.clear_all(code);
+        }
         for notice in notices {
             self.raise(notice.code, &notice.text, notice.text.clone(), &notice.hint);
         }
@@ -69,7 +74,9 @@ impl Health {
             service,
             address: address.clone(),
         };
-        self.lock().listeners.insert((service as u8, address), listener);
+        self.lock()
+            .listeners
+            .insert((service as u8, address), listener);
     }
 
     /// Open ports.
@@ -89,7 +96,12 @@ mod tests {
     #[test]
     fn the_same_trouble_is_one_warning_until_it_is_over() {
         let health = Health::default();
-        health.raise("tcp-port-busy", "9651", "port 9651 is busy", "stop its owner");
+        health.raise(
+            "tcp-port-busy",
+            "9651",
+            "port 9651 is busy",
+            "stop its owner",
+        );
         health.raise("tcp-port-busy", "9651", "port 9651 is still busy", "");
         assert_eq!(health.warnings().len(), 1);
         assert_eq!(health.warnings()[0].text, "port 9651 is still busy");

@@ -3,11 +3,20 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub mod api;
 pub mod args;
 pub mod config;
+pub mod health;
+pub mod identities;
 pub mod identity;
 pub mod logging;
+pub mod metrics;
+pub mod node;
+pub mod notify;
 pub mod peering;
+mod server;
+pub mod shutdown;
+pub mod status;
 
 // The engine: two threads, links and interfaces.
 pub mod clock;
@@ -25,7 +34,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match command {
         Some(command) => run_command(command, &line),
-        None => run_node(&line),
+        None => node::run(&line),
     };
     result.unwrap_or_else(|error| {
         // The alternate form joins the causes with colons: one line.
@@ -42,9 +51,4 @@ fn run_command(command: mycelium_cli::Command, line: &args::CommandLine) -> anyh
         root: args::definition,
     };
     Ok(mycelium_cli::run(command, &context)?)
-}
-
-fn run_node(line: &args::CommandLine) -> anyhow::Result<ExitCode> {
-    let (_config, _notices) = config::load(line)?;
-    Ok(ExitCode::SUCCESS)
 }

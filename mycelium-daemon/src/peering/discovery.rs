@@ -39,17 +39,15 @@ const MAX_DELAYED: usize = 64;
 ///
 /// Beacons are sent while `tcp_port` has a port for them to name.
 ///
-/// # Errors
-/// If the socket cannot be opened, or breaks.
+/// Returns only when the rest of the node is gone.
 pub async fn run(
+    socket: UdpSocket,
     config: Discovery,
-    firewall_mark: Option<u32>,
     router_id: RouterId,
     mut tcp_port: watch::Receiver<Option<u16>>,
     mut interfaces: watch::Receiver<Arc<Interfaces>>,
     peers: PeerHandle,
-) -> io::Result<()> {
-    let socket = open(config.port, firewall_mark)?;
+) {
     let mut node = Beacons {
         socket,
         config,
@@ -126,7 +124,11 @@ pub async fn run(
     }
 }
 
-fn open(port: u16, firewall_mark: Option<u32>) -> io::Result<UdpSocket> {
+/// The socket for [`run`].
+///
+/// # Errors
+/// `AddrInUse` when the port is busy, and whatever else the system says.
+pub fn open(port: u16, firewall_mark: Option<u32>) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_only_v6(true)?;
     socket.set_nonblocking(true)?;

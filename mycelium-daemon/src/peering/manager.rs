@@ -151,6 +151,8 @@ pub struct Peers {
     pub peers: Vec<PeerView>,
     /// What happened so far.
     pub counters: Counters,
+    /// Bytes sent and received over links of peers that are no longer in the table.
+    pub past_bytes: (u64, u64),
 }
 
 /// What the task can be told.
@@ -355,6 +357,7 @@ pub struct Manager<L> {
     tasks: JoinSet<Finished>,
     attempts: u64,
     counters: Counters,
+    past_bytes: (u64, u64),
 }
 
 impl<L: Links> Manager<L> {
@@ -371,6 +374,7 @@ impl<L: Links> Manager<L> {
             tasks: JoinSet::new(),
             attempts: 0,
             counters: Counters::default(),
+            past_bytes: (0, 0),
         };
         manager.configure(peers);
         (manager, PeerHandle(sender))
@@ -458,6 +462,8 @@ impl<L: Links> Manager<L> {
     fn remove(&mut self, endpoint: &Endpoint) -> Result<(), RemoveError> {
         if let Some(entry) = self.outgoing.remove(endpoint) {
             tracing::info!(peer = %endpoint, "peer removed");
+            self.keep_bytes(entry.past);
+            self.keep_bytes(entry.link().map_or((0, 0), Link::bytes));
             match entry.state {
                 State::Up(link) => self.links.close(link.peer),
                 State::Dialling { task, .. } => task.abort(),
@@ -631,6 +637,7 @@ impl<L: Links> Manager<L> {
         match self.owners.remove(&peer) {
             Some(Owner::Inbound) => {
                 if let Some(entry) = self.inbound.remove(&peer) {
+                    self.keep_bytes(entry.link.bytes());
                     tracing::info!(peer = %inbound_endpoint(&entry.link), reason = %closed, "inbound peer is gone");
                 }
             }
@@ -736,6 +743,10 @@ impl<L: Links> Manager<L> {
         }
     }
 
+    fn keep_bytes(&mut self, (tx, rx): (u64, u64)) {
+        self.past_bytes = (self.past_bytes.0 + tx, self.past_bytes.1 + rx);
+    }
+
     fn sample(&mut self) {
         for entry in self.outgoing.values_mut() {
             if let State::Up(link) = &mut entry.state {
@@ -786,6 +797,7 @@ impl<L: Links> Manager<L> {
         Peers {
             peers: outgoing.chain(inbound).collect(),
             counters: self.counters,
+            past_bytes: self.past_bytes,
         }
     }
 }

@@ -1,0 +1,290 @@
+//! Prometheus metrics, under upstream's names where we have the same thing, and under `mycelium_dataplane_…`,
+//! `mycelium_link_…` where upstream has nothing. Numbers are read when asked for; nothing is counted twice.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{
+    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::engine::EngineSnapshot;
+use crate::peering::manager::Peers;
+use crate::status::NodeView;
+
+/// `GET /metrics` of `node`.
+pub fn app(node: NodeView) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(node)
+}
+
+async fn metrics(State(node): State<NodeView>) -> Response {
+    let (peers, snapshot) = tokio::join!(node.peer_handle().list(), node.engine_snapshot());
+    match render(&peers, &snapshot) {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "metrics cannot be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+fn render(peers: &Peers, snapshot: &EngineSnapshot) -> Result<Vec<u8>, prometheus::Error> {
+    let sheet = Sheet(Registry::new());
+    let control = &snapshot.control.counters;
+    let data = &snapshot.worker.dataplane;
+    sheet.labelled(
+        "mycelium_router_processed_tlvs",
+        "Control messages handled",
+        "tlv_type",
+        &[
+            ("hello", control.hellos_received),
+            ("ihu", control.ihus_received),
+            ("seqno_request", control.seqno_requests_received),
+            ("route_request", control.route_requests_received),
+            ("update", control.updates_received),
+        ],
+    )?;
+    sheet.labelled(
+        "mycelium_router_packets_routed",
+        "Data packets by what became of them",
+        "verdict",
+        &[
+            ("local", data.delivered_remote + data.delivered_local),
+            ("forward", data.sent + data.forwarded),
+            ("ttl_expired", data.drop_hop_limit),
+            ("no_route", data.drop_no_route),
+        ],
+    )?;
+    sheet.labelled(
+        "mycelium_peer_manager_peers_added",
+        "Peers added",
+        "peer_type",
+        &[
+            ("static", peers.counters.added_static),
+            ("inbound", peers.counters.added_inbound),
+            ("link_local", peers.counters.added_discovered),
+        ],
+    )?;
+    sheet.labelled(
+        "mycelium_peer_manager_connection_attempts",
+        "Outbound connection attempts",
+        "connection_state",
+        &[
+            ("started", peers.counters.attempts_started),
+            ("finished", peers.counters.attempts_finished),
+        ],
+    )?;
+    sheet.labelled(
+        "mycelium_router_outbound_packet_queue",
+        "Packets parked for a route",
+        "event",
+        &[
+            ("enqueued", data.parked),
+            ("dequeued", data.released),
+            (
+                "dropped_query_timeout",
+                data.drop_no_route + data.drop_unknown_source,
+            ),
+            ("queue_full_global", data.drop_parked_full),
+            ("queue_full_subnet", data.drop_parked_subnet_full),
+        ],
+    )?;
+    let drops: Vec<(&str, u64)> = data
+        .named()
+        .filter_map(|(name, count)| Some((name.strip_prefix("drop_")?, count)))
+        .collect();
+    sheet.labelled(
+        "mycelium_dataplane_drops",
+        "Packets dropped",
+        "reason",
+        &drops,
+    )?;
+    for (name, help, count) in [
+        (
+            "mycelium_router_peer_died",
+            "Peers given up for silence",
+            control.closed_silent,
+        ),
+        (
+            "mycelium_router_update_not_interested",
+            "Updates for other prefixes than ours",
+            control.refused_prefix,
+        ),
+        (
+            "mycelium_router_update_denied",
+            "Updates whose key does not own the prefix",
+            control.refused_owner,
+        ),
+        (
+            "mycelium_router_selected_route_lost",
+            "Selected routes lost without replacement",
+            control.routes_lost,
+        ),
+        (
+            "mycelium_router_route_expired",
+            "Routes that expired",
+            control.routes_expired,
+        ),
+        (
+            "mycelium_router_control_bytes_sent",
+            "Bytes of control packets sent",
+            control.bytes_sent,
+        ),
+        (
+            "mycelium_router_control_bytes_received",
+            "Bytes of control packets received",
+            control.bytes_received,
+        ),
+        (
+            "mycelium_router_malformed_packets",
+            "Control packets that closed their link",
+            control.malformed,
+        ),
+        (
+            "mycelium_dataplane_host_packets",
+            "Packets from host interfaces",
+            data.host_packets,
+        ),
+        (
+            "mycelium_dataplane_host_bytes",
+            "Bytes from host interfaces",
+            data.host_bytes,
+        ),
+        (
+            "mycelium_dataplane_peer_packets",
+            "Data packets from peers",
+            data.peer_packets,
+        ),
+        (
+            "mycelium_dataplane_peer_bytes",
+            "Data bytes from peers",
+            data.peer_bytes,
+        ),
+    ] {
+        sheet.counter(name, help, count)?;
+    }
+    for (name, help, value) in [
+        (
+            "mycelium_peer_manager_known_peers",
+            "Known peers",
+            peers.peers.len(),
+        ),
+        (
+            "mycelium_router_selected_routes",
+            "Routes in use",
+            snapshot.control.selected.len(),
+        ),
+        (
+            "mycelium_router_fallback_routes",
+            "Routes held ready",
+            snapshot.control.fallback.len(),
+        ),
+        (
+            "mycelium_router_identities",
+            "Identities originated",
+            snapshot.control.identities.len(),
+        ),
+    ] {
+        sheet.gauge(name, help, value)?;
+    }
+    links(&sheet, peers, snapshot)?;
+    sheet.encode()
+}
+
+/// Per link: bytes and round trip.
+fn links(sheet: &Sheet, peers: &Peers, snapshot: &EngineSnapshot) -> Result<(), prometheus::Error> {
+    let bytes = IntCounterVec::new(
+        Opts::new(
+            "mycelium_link_bytes",
+            "Bytes over all links to a peer so far",
+        ),
+        &["peer", "direction"],
+    )?;
+    let rtt = GaugeVec::new(
+        Opts::new("mycelium_link_rtt_seconds", "Smoothed round trip of a link"),
+        &["peer"],
+    )?;
+    for peer in &peers.peers {
+        let name = peer.endpoint.to_string();
+        bytes
+            .with_label_values(&[name.as_str(), "tx"])
+            .inc_by(peer.tx_bytes);
+        bytes
+            .with_label_values(&[name.as_str(), "rx"])
+            .inc_by(peer.rx_bytes);
+        let routed = peer.link.as_ref().and_then(|link| {
+            let mut routed = snapshot.control.peers.iter();
+            routed.find(|routed| routed.peer == link.peer)
+        });
+        if let Some(measured) = routed.and_then(|peer| peer.rtt) {
+            rtt.with_label_values(&[name.as_str()])
+                .set(measured.as_secs_f64());
+        }
+    }
+    sheet.0.register(Box::new(bytes))?;
+    sheet.0.register(Box::new(rtt))
+}
+
+struct Sheet(Registry);
+
+impl Sheet {
+    fn counter(&self, name: &str, help: &str, count: u64) -> Result<(), prometheus::Error> {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(count);
+        self.0.register(Box::new(counter))
+    }
+
+    fn gauge(&self, name: &str, help: &str, value: usize) -> Result<(), prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.0.register(Box::new(gauge))
+    }
+
+    fn labelled(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        counts: &[(&str, u64)],
+    ) -> Result<(), prometheus::Error> {
+        let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+        for (value, count) in counts {
+            counters.with_label_values(&[value]).inc_by(*count);
+        }
+        self.0.register(Box::new(counters))
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.0.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_sheet_has_upstreams_names_and_no_family_twice() {
+        let snapshot = EngineSnapshot {
+            control: Arc::default(),
+            taken: crate::clock::now(),
+            worker: Default::default(),
+        };
+        let text = String::from_utf8(render(&Peers::default(), &snapshot).unwrap()).unwrap();
+        for line in [
+            "mycelium_router_packets_routed{verdict=\"no_route\"} 0",
+            "mycelium_peer_manager_known_peers 0",
+            "mycelium_router_processed_tlvs{tlv_type=\"ihu\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} missing in\n{text}");
+        }
+    }
+}

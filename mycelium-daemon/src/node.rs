@@ -1,0 +1,520 @@
+//! Runs the node: what starts in which order, what a signal does, how it ends.
+//!
+//! The first dial waits for nothing but the engine. The interface is made on a thread of its own, certificates for QUIC on
+//! another, and further identities after all that.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mycelium_api::ListenerService;
+use mycelium_core::crypto::identity::{PublicKey, SecretKey};
+use mycelium_core::io::PeerId;
+use mycelium_core::router_id::RouterId;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use crate::args::CommandLine;
+use crate::config::{self, Config};
+use crate::engine::{AttachedLink, Engine, EngineConfig, EngineHandle};
+use crate::health::Health;
+use crate::host::HostInterface;
+use crate::identities::{self, Identities};
+use crate::identity;
+use crate::link::quic::QuicEndpoint;
+use crate::link::{Established, tcp};
+use crate::logging::{self, Level, LogControl};
+use crate::notify::Notifier;
+use crate::peering::dialer::{Dialer, QuicState};
+use crate::peering::manager::{Attached, Links, Manager, PeerHandle};
+use crate::peering::netmon::{self, Interfaces};
+use crate::peering::{discovery, listener};
+use crate::server;
+use crate::shutdown::{Request, Signals};
+use crate::status::NodeView;
+
+/// A busy port is tried again this often: its owner may be an older node that is just stopping.
+const PORT_RETRY: Duration = Duration::from_secs(2);
+/// A broken network monitor or beacon socket is opened again after this.
+const SERVICE_RETRY: Duration = Duration::from_secs(30);
+/// Telling QUIC peers that we leave takes no longer.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+impl Links for EngineHandle {
+    fn attach(&self, link: Established) -> Attached {
+        let AttachedLink {
+            peer,
+            stats,
+            closed,
+        } = self.attach_link(link);
+        Attached {
+            peer,
+            stats,
+            closed,
+        }
+    }
+
+    fn close(&self, peer: PeerId) {
+        self.close_link(peer);
+    }
+}
+
+/// Run the node until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, one line each.
+pub fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
+    let (config, notices) = config::load(line)?;
+    let log = logging::init(line.log_format, level(line, &config))?;
+    let key = identity::load_or_create_node_key(line.key_file.as_deref())?;
+    let health = Health::default();
+    health.set_notices(notices);
+    identities::report_key(&key, &health);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let result = runtime.block_on(serve(line, config, key.secret, health, log));
+    // A resolver that hangs in a thread of its own must not hold us up.
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Flags, then file, then the default.
+fn level(line: &CommandLine, config: &Config) -> Level {
+    match (line.silent, line.debug) {
+        (true, _) => Level::Error,
+        (false, true) => Level::Debug,
+        (false, false) => config.log_level.unwrap_or_default(),
+    }
+}
+
+async fn serve(
+    line: &CommandLine,
+    config: Config,
+    secret: SecretKey,
+    health: Health,
+    log: LogControl,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("cannot handle signals")?;
+    let notifier = Notifier::from_environment();
+    let public_key = secret.public_key();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        address = %public_key.address(),
+        %public_key,
+        "starting"
+    );
+    let engine = {
+        let tun_name = config.tun_name.clone();
+        spawn_blocking(move || start_engine(secret, tun_name.as_deref()))
+    };
+    let (quic_sender, quic) = watch::channel(match config.quic_listen_port {
+        Some(_) => QuicState::Starting,
+        None => QuicState::Disabled,
+    });
+    let quic_bound = config.quic_listen_port.map(|port| {
+        let mark = config.firewall_mark;
+        spawn_blocking(move || QuicEndpoint::bind(port, mark))
+    });
+    // The port is open while the interface is still being made: peers that dial now are not refused.
+    let listener = tcp::listen(config.tcp_listen_port, config.firewall_mark);
+
+    let (engine, handle) = engine.await.context("starting the engine")??;
+    let dialer = Dialer::new(config.firewall_mark, quic);
+    let (manager, peers) = Manager::new(handle.clone(), dialer, config.peers.clone());
+    tokio::spawn(manager.run());
+
+    let identities = Identities::new(handle.clone(), public_key, config.tun_name.clone());
+    let view = NodeView::new(
+        handle.clone(),
+        peers.clone(),
+        identities.clone(),
+        health.clone(),
+        public_key,
+        config.tun_name.clone(),
+    );
+    let node = RunningNode {
+        line,
+        config,
+        health,
+        log,
+        peers,
+        identities,
+        view,
+        notifier,
+    };
+    let quic = node
+        .start_services(listener, public_key, quic_bound, &quic_sender)
+        .await;
+    let result = match &quic {
+        Ok(_) => node.serve_requests(&mut signals).await,
+        Err(_) => Ok(()),
+    };
+    handle.shutdown().await;
+    if let Ok(Some(quic)) = &quic {
+        quic.close(GOODBYE).await;
+    }
+    engine.join();
+    quic.and(result)
+}
+
+fn start_engine(
+    secret: SecretKey,
+    tun_name: Option<&str>,
+) -> anyhow::Result<(Engine, EngineHandle)> {
+    let host = match tun_name {
+        Some(name) => Some(HostInterface::create(
+            name,
+            None,
+            secret.public_key().address(),
+        )?),
+        None => None,
+    };
+    Engine::start(
+        secret,
+        EngineConfig {
+            host,
+            ..EngineConfig::default()
+        },
+    )
+}
+
+struct RunningNode<'a> {
+    line: &'a CommandLine,
+    config: Config,
+    health: Health,
+    log: LogControl,
+    peers: PeerHandle,
+    identities: Identities,
+    view: NodeView,
+    notifier: Notifier,
+}
+
+type QuicBound = tokio::task::JoinHandle<std::io::Result<QuicEndpoint>>;
+
+impl RunningNode<'_> {
+    /// Everything that is not needed to reach the first peer over TCP. Only QUIC can fail.
+    async fn start_services(
+        &self,
+        listener: std::io::Result<tokio::net::TcpListener>,
+        public_key: PublicKey,
+        quic_bound: Option<QuicBound>,
+        quic_state: &watch::Sender<QuicState>,
+    ) -> anyhow::Result<Option<Arc<QuicEndpoint>>> {
+        let (port_sender, port) = watch::channel(None);
+        self.listen_tcp(listener, port_sender);
+        let (interfaces_sender, interfaces) = watch::channel(Arc::new(Interfaces::new()));
+        self.watch_network(interfaces_sender);
+        self.discover(public_key, port, interfaces);
+        self.start_servers();
+        let quic = match (quic_bound, self.config.quic_listen_port) {
+            (Some(bound), Some(port)) => {
+                let endpoint = bound.await.context("opening QUIC")?.with_context(|| {
+                    format!(
+                        "cannot open UDP port {port} for QUIC; stop its owner, choose another with --quic-listen-port \
+                         or do without (--disable-quic)"
+                    )
+                })?;
+                let endpoint = Arc::new(endpoint);
+                let port = endpoint.local_port().unwrap_or(port);
+                self.health
+                    .listening(ListenerService::Quic, format_args!("[::]:{port}"));
+                tokio::spawn(listener::accept_quic(
+                    Arc::clone(&endpoint),
+                    self.peers.clone(),
+                ));
+                quic_state.send_replace(QuicState::Ready(Arc::clone(&endpoint)));
+                Some(endpoint)
+            }
+            _ => None,
+        };
+        let (identities, health) = (self.identities.clone(), self.health.clone());
+        let wanted = self.config.identities.clone();
+        if !wanted.is_empty() {
+            tokio::spawn(async move { identities.configure(&wanted, &health).await });
+        }
+        Ok(quic)
+    }
+
+    /// A busy port is no reason not to run: we can still dial. It is tried again, since its owner may go.
+    fn listen_tcp(
+        &self,
+        first: std::io::Result<tokio::net::TcpListener>,
+        port_sender: watch::Sender<Option<u16>>,
+    ) {
+        const CODE: &str = "tcp-port-unusable";
+        let (port, mark) = (self.config.tcp_listen_port, self.config.firewall_mark);
+        let (health, peers) = (self.health.clone(), self.peers.clone());
+        tokio::spawn(async move {
+            let mut attempt = first;
+            let mut complained = false;
+            loop {
+                match attempt {
+                    Ok(listener) => {
+                        let bound = listener.local_addr().map_or(port, |address| address.port());
+                        health.clear(CODE, "");
+                        health.listening(ListenerService::Tcp, format_args!("[::]:{bound}"));
+                        port_sender.send_replace(Some(bound));
+                        let error = listener::accept_tcp(listener, peers.clone()).await;
+                        tracing::warn!(%error, "the TCP listener broke; opening it again");
+                        port_sender.send_replace(None);
+                    }
+                    Err(error) => {
+                        if !complained {
+                            let text = format!("cannot accept peers on TCP port {port}: {error}");
+                            health.raise(
+                                CODE,
+                                "",
+                                text,
+                                "stop its owner or choose another with --tcp-listen-port",
+                            );
+                            complained = true;
+                        }
+                    }
+                }
+                tokio::time::sleep(PORT_RETRY).await;
+                attempt = tcp::listen(port, mark);
+            }
+        });
+    }
+
+    fn watch_network(&self, interfaces: watch::Sender<Arc<Interfaces>>) {
+        let (peers, health) = (self.peers.clone(), self.health.clone());
+        tokio::spawn(async move {
+            loop {
+                if let Err(error) = netmon::watch(peers.clone(), interfaces.clone()).await {
+                    let text = format!("changes of this host's network are not noticed: {error}");
+                    health.raise("network-monitor", "", text, "");
+                }
+                tokio::time::sleep(SERVICE_RETRY).await;
+                health.clear("network-monitor", "");
+            }
+        });
+    }
+
+    fn discover(
+        &self,
+        public_key: PublicKey,
+        port: watch::Receiver<Option<u16>>,
+        interfaces: watch::Receiver<Arc<Interfaces>>,
+    ) {
+        const CODE: &str = "discovery-unusable";
+        let Some(config) = self.config.discovery.clone() else {
+            return;
+        };
+        let (mark, health, peers) = (
+            self.config.firewall_mark,
+            self.health.clone(),
+            self.peers.clone(),
+        );
+        tokio::spawn(async move {
+            let mut random = [0; 6];
+            // Only tells restarts apart.
+            let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+            let router_id = RouterId::new(public_key, [0; 2], random);
+            loop {
+                let error = match discovery::open(config.port, mark) {
+                    Ok(socket) => {
+                        health.clear(CODE, "");
+                        health.listening(
+                            ListenerService::Discovery,
+                            format_args!("[::]:{}", config.port),
+                        );
+                        return discovery::run(socket, config, router_id, port, interfaces, peers)
+                            .await;
+                    }
+                    Err(error) => error,
+                };
+                let text = format!(
+                    "cannot look for local peers on UDP port {}: {error}",
+                    config.port
+                );
+                let hint = "stop its owner, choose another with --peer-discovery-port or --disable-peer-discovery";
+                health.raise(CODE, "", text, hint);
+                tokio::time::sleep(SERVICE_RETRY).await;
+            }
+        });
+    }
+
+    /// Busy addresses are no reason not to run.
+    fn start_servers(&self) {
+        let mut servers = Vec::new();
+        let mut bind = |service, name, flag, address: SocketAddr| match server::bind(address) {
+            Ok((listener, bound)) => {
+                self.health.listening(service, bound);
+                servers.push((service, listener, bound));
+            }
+            Err(error) => self.health.raise(
+                "server-unusable",
+                name,
+                format!("{name} is not available at {address}: {error}"),
+                &format!(
+                    "stop the owner of that address or choose another with {flag}, and restart"
+                ),
+            ),
+        };
+        bind(
+            ListenerService::Api,
+            "the API",
+            "--api-addr",
+            self.config.api_address,
+        );
+        if let Some(address) = self.config.metrics_address {
+            bind(
+                ListenerService::Metrics,
+                "metrics",
+                "--metrics-api-address",
+                address,
+            );
+        }
+        if let Err(error) = server::spawn(servers, &self.view) {
+            let text = format!("the API is not available: {error}");
+            self.health.raise("server-unusable", "thread", text, "");
+        }
+    }
+
+    /// Until a signal says stop.
+    async fn serve_requests(mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        self.notifier
+            .ready(&format!("{}", self.view.info().node_ip));
+        tracing::info!("ready");
+        let interval = self.notifier.watchdog_interval();
+        let mut watchdog = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
+        loop {
+            tokio::select! {
+                request = signals.next() => match request {
+                    Request::Stop(signal) => {
+                        tracing::info!(signal, "leaving");
+                        self.notifier.stopping();
+                        return Ok(());
+                    }
+                    Request::Reload => self.reload().await,
+                    Request::Dump => self.dump().await,
+                },
+                // A router that does not answer is not reported alive, and restarted.
+                _ = watchdog.tick(), if interval.is_some() => {
+                    if self.view.is_alive().await {
+                        self.notifier.alive();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Peers, identities and the log level follow the file; the rest is said to need a restart.
+    async fn reload(&mut self) {
+        self.notifier.reloading();
+        match config::load(self.line) {
+            Ok((config, notices)) => {
+                self.health.clear("config-unreadable", "");
+                self.health.set_notices(notices);
+                self.apply(config).await;
+            }
+            Err(error) => {
+                let text = format!("the configuration is unchanged: {error}");
+                let hint = "correct the file and send SIGHUP again";
+                self.health.raise("config-unreadable", "", text, hint);
+            }
+        }
+        self.notifier
+            .ready(&format!("{}", self.view.info().node_ip));
+    }
+
+    async fn apply(&mut self, config: Config) {
+        const CODE: &str = "restart-needed";
+        self.health.clear_all(CODE);
+        for key in self.config.differences_that_need_a_restart(&config) {
+            let text = format!(
+                "{key} has changed in the configuration, which cannot be done while running"
+            );
+            self.health.raise(CODE, key, text, "restart the node");
+        }
+        let level = level(self.line, &config);
+        if level != self::level(self.line, &self.config) && !self.log.set_level(level) {
+            tracing::warn!("the log level is unchanged: RUST_LOG decides it");
+        }
+        self.peers.configure(config.peers.clone()).await;
+        self.identities
+            .configure(&config.identities, &self.health)
+            .await;
+        tracing::info!(
+            peers = config.peers.len(),
+            identities = config.identities.len(),
+            "configuration read again"
+        );
+        self.config = Config {
+            peers: config.peers,
+            identities: config.identities,
+            log_level: config.log_level,
+            ..self.config.clone()
+        };
+    }
+
+    /// The state, as lines of the log.
+    async fn dump(&self) {
+        let status = self.view.status().await;
+        tracing::info!(uptime = status.uptime, version = status.version, "state");
+        for warning in &status.health.warnings {
+            tracing::info!(code = warning.code, "warning: {}", warning.text);
+        }
+        for identity in &status.identities {
+            tracing::info!(
+                id = identity.id,
+                name = identity.name,
+                address = %identity.address,
+                public_key = %identity.public_key,
+                interface = identity.tun_name,
+                netns = identity.netns,
+                "identity"
+            );
+        }
+        for peer in self.view.peers().await {
+            tracing::info!(
+                endpoint = %peer.endpoint,
+                kind = ?peer.peer_type,
+                state = ?peer.connection_state,
+                tx_bytes = peer.tx_bytes,
+                rx_bytes = peer.rx_bytes,
+                rtt_ms = peer.details.rtt_ms,
+                cost = peer.details.cost,
+                routes = peer.details.routes,
+                error = peer.details.last_error,
+                "peer"
+            );
+        }
+        for (kind, routes) in [
+            ("selected", self.view.selected_routes().await),
+            ("fallback", self.view.fallback_routes().await),
+        ] {
+            for route in routes {
+                tracing::info!(
+                    kind,
+                    subnet = route.subnet,
+                    next_hop = route.next_hop,
+                    metric = %route.metric,
+                    seqno = route.seqno,
+                    expires_in = route.expires_in,
+                    "route"
+                );
+            }
+        }
+        for query in self.view.queried().await {
+            tracing::info!(
+                subnet = query.subnet,
+                expires_in = query.expiration,
+                "queried"
+            );
+        }
+        let snapshot = self.view.engine_snapshot().await;
+        tracing::info!(counters = ?snapshot.control.counters, "control plane");
+        let moved = snapshot
+            .worker
+            .dataplane
+            .named()
+            .filter(|(_, count)| *count > 0);
+        tracing::info!(counters = ?moved.collect::<Vec<_>>(), "data plane");
+    }
+}

@@ -1,0 +1,75 @@
+//! The thread that serves the API and the metrics.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use axum::Router;
+use axum::middleware;
+use mycelium_api::ListenerService;
+
+use crate::status::NodeView;
+use crate::{api, metrics};
+
+const BACKLOG: i32 = 128;
+
+/// Open `address` for a server; where it is in truth (port 0 is any).
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from(socket);
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
+}
+
+/// Serve `node` on these listeners until the process ends.
+///
+/// # Errors
+/// If there is no thread or event loop to be had.
+pub(crate) fn spawn(
+    servers: Vec<(ListenerService, TcpListener, SocketAddr)>,
+    node: &NodeView,
+) -> io::Result<()> {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let servers: Vec<_> = servers
+        .into_iter()
+        .map(|(service, listener, bound)| (listener, app(service, node.clone(), bound)))
+        .collect();
+    std::thread::Builder::new()
+        .name("api".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                let mut tasks = tokio::task::JoinSet::new();
+                for (listener, app) in servers {
+                    match tokio::net::TcpListener::from_std(listener) {
+                        Ok(listener) => {
+                            tasks.spawn(async move { axum::serve(listener, app).await });
+                        }
+                        Err(error) => tracing::warn!(%error, "a server did not start"),
+                    }
+                }
+                while tasks.join_next().await.is_some() {}
+            });
+        })?;
+    Ok(())
+}
+
+fn app(service: ListenerService, node: NodeView, bound: SocketAddr) -> Router {
+    match service {
+        // Scrapers name this host as they like, and there is nothing to change or to hide.
+        ListenerService::Metrics => return metrics::app(node),
+        _ => api::app(node),
+    }
+    .layer(middleware::from_fn_with_state(bound, api::require_our_host))
+}
