@@ -396,7 +396,7 @@ impl Field {
         for (index, entry) in entries.into_iter().enumerate() {
             let key = |name: &str| format!("identities[{index}].{name}");
             let Value::Table(table) = entry else {
-                return Err(Field {
+                return Err(Self {
                     key: key(""),
                     value: entry,
                 }
@@ -404,7 +404,7 @@ impl Field {
             };
             let [mut name, mut key_file, mut tun_name, mut netns] = [const { None }; 4];
             for (entry_key, value) in table {
-                let field = Field {
+                let field = Self {
                     key: key(&entry_key),
                     value,
                 };

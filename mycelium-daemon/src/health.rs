@@ -1,6 +1,7 @@
 //! What works only in part: every failure that does not stop the node, for `status` to show until it is over.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mycelium_api::{Listener, ListenerService, Warning};
@@ -68,7 +69,7 @@ impl Health {
     }
 
     /// A port is open.
-    pub fn listening(&self, service: ListenerService, address: impl ToString) {
+    pub fn listening(&self, service: ListenerService, address: &dyn Display) {
         let address = address.to_string();
         let listener = Listener {
             service,

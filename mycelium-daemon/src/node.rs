@@ -221,7 +221,7 @@ impl RunningNode<'_> {
                 let endpoint = Arc::new(endpoint);
                 let port = endpoint.local_port().unwrap_or(port);
                 self.health
-                    .listening(ListenerService::Quic, format_args!("[::]:{port}"));
+                    .listening(ListenerService::Quic, &format_args!("[::]:{port}"));
                 tokio::spawn(listener::accept_quic(
                     Arc::clone(&endpoint),
                     self.peers.clone(),
@@ -256,7 +256,7 @@ impl RunningNode<'_> {
                     Ok(listener) => {
                         let bound = listener.local_addr().map_or(port, |address| address.port());
                         health.clear(CODE, "");
-                        health.listening(ListenerService::Tcp, format_args!("[::]:{bound}"));
+                        health.listening(ListenerService::Tcp, &format_args!("[::]:{bound}"));
                         port_sender.send_replace(Some(bound));
                         let error = listener::accept_tcp(listener, peers.clone()).await;
                         tracing::warn!(%error, "the TCP listener broke; opening it again");
@@ -319,9 +319,7 @@ impl RunningNode<'_> {
                 let error = match discovery::open(config.port, mark) {
                     Ok(socket) => {
                         health.clear(CODE, "");
-                        health.listening(
-                            ListenerService::Discovery,
-                            format_args!("[::]:{}", config.port),
+                        health.listening(ListenerService::Discovery, &format_args!("[::]:{}", config.port),
                         );
                         return discovery::run(socket, config, router_id, port, interfaces, peers)
                             .await;
@@ -344,7 +342,7 @@ impl RunningNode<'_> {
         let mut servers = Vec::new();
         let mut bind = |service, name, flag, address: SocketAddr| match server::bind(address) {
             Ok((listener, bound)) => {
-                self.health.listening(service, bound);
+                self.health.listening(service, &bound);
                 servers.push((service, listener, bound));
             }
             Err(error) => self.health.raise(

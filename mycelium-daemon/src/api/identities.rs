@@ -29,7 +29,7 @@ pub(super) async fn add(
     };
     match node.identities().add(secret, request.name, place).await {
         Ok(record) => Ok((StatusCode::CREATED, Json(api_identity(&record)))),
-        Err(error) => Err(Refusal::new(code_of(&error), error)),
+        Err(error) => Err(Refusal::new(code_of(&error), &error)),
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn remove(
                 RemoveIdentityError::Engine(EngineError::NodeIdentity) => StatusCode::CONFLICT,
                 RemoveIdentityError::Engine(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
-            Err(Refusal::new(code, error))
+            Err(Refusal::new(code, &error))
         }
     }
 }

@@ -4,6 +4,7 @@
 //! client. There is no authentication: whoever can reach the address may use it, which is why it is loopback by
 //! default, and why a request must name us in its Host header (a web page in a browser on this machine cannot).
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::Router;
@@ -94,7 +95,7 @@ fn is_our_host(host: &str, bound: SocketAddr) -> bool {
 pub(crate) struct Refusal(StatusCode, String);
 
 impl Refusal {
-    fn new(code: StatusCode, reason: impl ToString) -> Self {
+    fn new(code: StatusCode, reason: &dyn Display) -> Self {
         Self(code, reason.to_string())
     }
 }

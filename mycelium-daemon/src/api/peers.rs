@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use mycelium_api::{AddPeer, PeerStats};
 
 use super::Refusal;
-use crate::peering::endpoint::Endpoint;
+use crate::peering::endpoint::{Endpoint, ParseEndpointError};
 use crate::peering::manager::{AddError, RemoveError};
 use crate::status::NodeView;
 
@@ -21,9 +21,9 @@ pub(super) async fn add(
     let endpoint = parse(&request.endpoint)?;
     match node.peer_handle().add(endpoint).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(error @ AddError::Exists) => Err(Refusal::new(StatusCode::CONFLICT, error)),
+        Err(error @ AddError::Exists) => Err(Refusal::new(StatusCode::CONFLICT, &error)),
         Err(error @ AddError::Stopping) => {
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, &error))
         }
     }
 }
@@ -35,15 +35,18 @@ pub(super) async fn remove(
     let endpoint = parse(&endpoint)?;
     match node.peer_handle().remove(endpoint).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(error @ RemoveError::Unknown) => Err(Refusal::new(StatusCode::NOT_FOUND, error)),
+        Err(error @ RemoveError::Unknown) => Err(Refusal::new(StatusCode::NOT_FOUND, &error)),
         Err(error @ RemoveError::Stopping) => {
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, &error))
         }
     }
 }
 
 fn parse(endpoint: &str) -> Result<Endpoint, Refusal> {
-    endpoint
-        .parse()
-        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("{endpoint:?}: {error}")))
+    endpoint.parse().map_err(|error: ParseEndpointError| {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            &format_args!("{endpoint:?}: {error}"),
+        )
+    })
 }

@@ -429,7 +429,7 @@ impl<L: Links> Manager<L> {
                 );
                 // A link that nobody wants any more is closed by dropping it.
                 match result {
-                    Ok(link) if current => self.on_dialled(endpoint, *link),
+                    Ok(link) if current => self.on_dialled(&endpoint, *link),
                     Err(error) if current => self.on_dial_failed(&endpoint, &error),
                     _ => {}
                 }
@@ -542,9 +542,9 @@ impl<L: Links> Manager<L> {
         next
     }
 
-    fn on_dialled(&mut self, endpoint: Endpoint, link: Established) {
+    fn on_dialled(&mut self, endpoint: &Endpoint, link: Established) {
         let link = self.attach(link, Owner::Outgoing(endpoint.clone()));
-        let Some(entry) = self.outgoing.get_mut(&endpoint) else {
+        let Some(entry) = self.outgoing.get_mut(endpoint) else {
             return;
         };
         tracing::info!(peer = %endpoint, remote = %link.remote, "connected");
@@ -703,7 +703,7 @@ impl<L: Links> Manager<L> {
         tracing::info!(
             suspended = ?change.suspended,
             vanished = change.vanished.len(),
-            "the network changed: connecting anew"
+            "this host's network changed"
         );
         let resumed = change.suspended >= SUSPEND_LIMIT;
         let mark = self.dialer.firewall_mark();
