@@ -59,14 +59,12 @@ pub enum FrameError {
     /// Byte 1 is neither data nor control.
     #[error("unknown packet type {0}")]
     Kind(u8),
-    /// A control packet that is not Babel.
-    #[error("unknown control magic {magic} version {version}")]
-    Babel {
-        /// Byte 4.
-        magic: u8,
-        /// Byte 5.
-        version: u8,
-    },
+    /// Byte 4 of a control packet is not Babel's magic number.
+    #[error("unknown control magic {0}")]
+    Magic(u8),
+    /// Byte 5 of a control packet is not Babel's version 3.
+    #[error("unknown Babel version {0}")]
+    BabelVersion(u8),
     /// A control body shorter than [`MIN_CONTROL_BODY_LEN`] or longer than [`MAX_CONTROL_BODY_LEN`].
     #[error("control body of {0} bytes")]
     ControlLength(u16),
@@ -88,18 +86,15 @@ pub fn peek(buf: &[u8]) -> Result<Option<Frame>, FrameError> {
         Some(&kind) => return Err(FrameError::Kind(kind)),
     };
     let Some(&[_, _, high, low, b0, b1, b2, b3]) = buf.first_chunk() else {
-        return match (kind, buf.get(4), buf.get(5)) {
-            (Kind::Control, Some(&magic), version) => {
-                let version = version.copied().unwrap_or(BABEL_VERSION);
-                check_babel(magic, version).map(|()| None)
-            }
-            _ => Ok(None),
-        };
+        if kind == Kind::Control {
+            check_babel(buf.get(4), buf.get(5))?;
+        }
+        return Ok(None);
     };
     let len = match kind {
         Kind::Data => data::BODY_OFFSET + usize::from(u16::from_be_bytes([b1, b2])),
         Kind::Control => {
-            check_babel(b0, b1)?;
+            check_babel(Some(&b0), Some(&b1))?;
             let body = u16::from_be_bytes([b2, b3]);
             if !(MIN_CONTROL_BODY_LEN..=MAX_CONTROL_BODY_LEN).contains(&usize::from(body)) {
                 return Err(FrameError::ControlLength(body));
@@ -119,10 +114,11 @@ pub fn next_frame(buf: &[u8]) -> Result<Option<Frame>, FrameError> {
     Ok(peek(buf)?.filter(|frame| frame.len <= buf.len()))
 }
 
-fn check_babel(magic: u8, version: u8) -> Result<(), FrameError> {
-    if magic == BABEL_MAGIC && version == BABEL_VERSION {
-        Ok(())
-    } else {
-        Err(FrameError::Babel { magic, version })
+/// Judge the two bytes, as far as they are there.
+fn check_babel(magic: Option<&u8>, version: Option<&u8>) -> Result<(), FrameError> {
+    match (magic, version) {
+        (Some(&magic), _) if magic != BABEL_MAGIC => Err(FrameError::Magic(magic)),
+        (_, Some(&version)) if version != BABEL_VERSION => Err(FrameError::BabelVersion(version)),
+        _ => Ok(()),
     }
 }
