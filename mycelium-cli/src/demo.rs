@@ -1,8 +1,8 @@
 //! `mycelium demo`: a small overlay on one machine, for a first look and for "does it work here?".
 //!
 //! Three processes of this binary, A – R – B, in network namespaces joined by virtual cables; R only relays. The
-//! command starts itself again ([`outside`]) as the first process of new mount, network and PID namespaces
-//! ([`inside`]), for an ordinary user below a user namespace. So it is the kernel that removes nodes, interfaces and
+//! command starts itself again (`outside`) as the first process of new mount, network and PID namespaces
+//! (`inside`), for an ordinary user below a user namespace. So it is the kernel that removes nodes, interfaces and
 //! files, however the command ends, `kill -9` included.
 
 use std::process::ExitCode;
