@@ -2,7 +2,7 @@
 //!
 //! | offset | size | field |
 //! |---|---|---|
-//! | 0 | 4 | packet header ([`frame`](crate::wire::frame)) |
+//! | 0 | 4 | packet header ([`frame`]) |
 //! | 4 | 1 | reserved: ignored, zeroed when forwarding |
 //! | 5 | 2 | length `L` of the body |
 //! | 7 | 1 | hop limit |
