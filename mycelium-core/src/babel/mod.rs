@@ -12,7 +12,7 @@
 //! | §3.8.1 route requests (on demand, with generations: not in the RFC) | `request.rs` |
 //! | appendix C filters | [`filter`] |
 //!
-//! One [`Babel`] owns the tables. Nothing here reads a clock or walks a table on a tick.
+//! One `Babel` owns the tables. Nothing here reads a clock or walks a table on a tick.
 
 pub(crate) mod budget;
 pub mod filter;
@@ -56,7 +56,7 @@ use crate::wire::babel::{Hello, Ihu, Item, Tlv, walk};
 /// The router: all tables, and what they want to say.
 ///
 /// Output is bounded by construction. What must be told to all neighbours is only noted, as a set of subnets
-/// (`dirty`); `poll_output` turns one of them at a time into packets, when everything before has been fetched. What an
+/// (`dirty`, `asides`); `poll_output` turns one of them at a time into packets, when everything before has been fetched. What an
 /// input queues directly is bounded by the number of neighbours, of identities and of queries.
 #[derive(Debug)]
 pub(crate) struct Babel {
@@ -73,6 +73,8 @@ pub(crate) struct Babel {
     announce_armed: Armed,
     /// Subnets whose state all neighbours must be told.
     dirty: BTreeSet<Subnet>,
+    /// Single neighbours that must be told of a subnet, because they were its next hop and so never heard of ours.
+    asides: BTreeSet<(PeerId, Subnet)>,
     output: VecDeque<Output>,
     queued_events: usize,
     fib: Fib,
@@ -105,6 +107,7 @@ impl Babel {
             timers,
             announce_armed,
             dirty: BTreeSet::new(),
+            asides: BTreeSet::new(),
             output: VecDeque::new(),
             queued_events: 0,
             fib_changed: true,
@@ -123,7 +126,7 @@ impl Babel {
     }
 
     pub(crate) fn has_output(&self) -> bool {
-        !self.output.is_empty() || !self.dirty.is_empty()
+        !self.output.is_empty() || !self.dirty.is_empty() || !self.asides.is_empty()
     }
 
     pub(crate) fn next_timer(&self) -> Option<Time> {
@@ -138,8 +141,12 @@ impl Babel {
                 }
                 return Some(output);
             }
-            let subnet = self.dirty.pop_first()?;
-            self.announce(subnet, now);
+            if let Some(subnet) = self.dirty.pop_first() {
+                self.announce(subnet, now);
+            } else {
+                let (peer, subnet) = self.asides.pop_first()?;
+                self.send_selected(peer, subnet, now);
+            }
         }
     }
 

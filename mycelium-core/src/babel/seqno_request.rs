@@ -253,9 +253,7 @@ impl Babel {
             return;
         }
         for &peer in waiting {
-            if self.neighbours.contains_key(&peer) {
-                self.send_selected(peer, subnet, now);
-            }
+            self.send_selected(peer, subnet, now);
         }
     }
 

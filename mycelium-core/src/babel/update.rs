@@ -281,6 +281,9 @@ impl Babel {
             self.fib.insert(subnet, Arc::new(fresh));
             self.fib_changed = true;
         }
+        if let Some(old) = before.filter(|&old| old != peer && !tell) {
+            self.asides.insert((old, subnet));
+        }
         if before != after {
             self.counters.routes_selected += 1;
             self.event(Event::RouteSelected {
@@ -347,6 +350,9 @@ impl Babel {
 
     /// Tell one neighbour of the selected route, unless it is the next hop.
     pub(super) fn send_selected(&mut self, peer: PeerId, subnet: Subnet, now: Time) {
+        if !self.neighbours.contains_key(&peer) {
+            return;
+        }
         let Some((update, next_hop)) = self.selected_update(subnet) else {
             return;
         };

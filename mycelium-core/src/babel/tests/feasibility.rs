@@ -55,8 +55,8 @@ fn a_shorter_route_than_ever_announced_is_a_ready_fallback() {
     assert_eq!(solo.next_hop(remote), Some(P2));
     assert_eq!(
         updates(&sent, remote),
-        [],
-        "9 more is not worth an Update: changes of the next hop alone are not told"
+        [(P1, 0, 119)],
+        "9 more is not worth an Update, but the old next hop never heard of ours"
     );
 }
 
