@@ -173,7 +173,6 @@ impl NotYet {
 #[command(
     name = "mycelium",
     version,
-    about,
     max_term_width = 100,
     after_help = "Example: mycelium --peers tcp://192.0.2.1:9651 quic://node.example.org:9651"
 )]
@@ -200,7 +199,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     if let Some((flag, feature)) = invocation.line.node.not_yet.first() {
         return Err(clap::Error::raw(
             ErrorKind::UnknownArgument,
-            format!("{flag}: this node does not have {feature} yet; remove the flag\n"),
+            format!("{flag}: this node does not have {feature} yet; remove the flag"),
         ));
     }
     Ok(invocation)
@@ -208,27 +207,46 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 
 /// Print help, version or what is wrong with the command line; the exit code (0 or 2).
 ///
-/// A value that does not fit is one line: scripts and journals show the last line, and clap's is advice.
+/// What is wrong is one line, since journals and scripts show one; clap would append usage and advice.
 pub fn report(error: &clap::Error) -> u8 {
-    let invalid = |context| match error.get(context) {
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if is_help {
+        // Nothing can be done about a closed stream.
+        let _ = error.print();
+    } else {
+        eprintln!("{}", one_line(error));
+    }
+    code
+}
+
+fn one_line(error: &clap::Error) -> String {
+    let context = |context| match error.get(context) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
     if error.kind() == ErrorKind::ValueValidation
         && let (Some(value), Some(argument)) = (
-            invalid(ContextKind::InvalidValue),
-            invalid(ContextKind::InvalidArg),
+            context(ContextKind::InvalidValue),
+            context(ContextKind::InvalidArg),
         )
         && let Some(source) = std::error::Error::source(error)
     {
         // The argument reads `--peers [<ENDPOINT>...]`.
         let flag = argument.split([' ', '=']).next().unwrap_or(argument);
-        eprintln!("error: {flag}: {value:?}: {source}");
-        return 2;
+        return format!("error: {flag}: {value:?}: {source}");
     }
-    // Nothing can be done about a closed stderr.
-    let _ = error.print();
-    u8::try_from(error.exit_code()).unwrap_or(2)
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| {
+        !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more information")
+    });
+    let line = lines.collect::<Vec<_>>().join(" ");
+    format!("{line} (see mycelium --help)")
 }
 
 #[cfg(test)]
@@ -292,6 +310,25 @@ mod tests {
             let error = of(&[flag]).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_one_line() {
+        for (arguments, words) in [
+            (&["--bogus"][..], "--bogus"),
+            (&["--log-format", "loud"], "compact"),
+            (&["--tcp-listen-port"], "--tcp-listen-port"),
+            (&["--peers", "x"], "missing leading protocol"),
+            (&["--enable-dns"], "--enable-dns"),
+            (&["peers", "bogus"], "bogus"),
+        ] {
+            let line = one_line(&of(arguments).unwrap_err());
+            assert!(
+                line.starts_with("error: ") && line.contains(words),
+                "{line}"
+            );
+            assert_eq!(line.lines().count(), 1, "{line}");
         }
     }
 

@@ -110,6 +110,9 @@ pub struct Notice {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The file that was named does not exist.
+    #[error("there is no configuration file {path}", path = .0.display())]
+    Missing(PathBuf),
     /// The file cannot be read.
     #[error("cannot read the configuration file {path}: {error}", path = .path.display())]
     Unreadable {
@@ -167,10 +170,7 @@ pub fn load(line: &CommandLine) -> Result<(Config, Vec<Notice>), ConfigError> {
     let table = match read(&path)? {
         Some(table) => table,
         None if must_exist => {
-            return Err(ConfigError::Unreadable {
-                path,
-                error: std::io::ErrorKind::NotFound.into(),
-            });
+            return Err(ConfigError::Missing(path));
         }
         None => Table::new(),
     };

@@ -14,7 +14,7 @@ use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::io::PeerId;
 use mycelium_core::router_id::RouterId;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::args::CommandLine;
 use crate::config::{self, Config};
@@ -125,7 +125,8 @@ async fn serve(
     let (engine, handle) = engine.await.context("starting the engine")??;
     let dialer = Dialer::new(config.firewall_mark, quic);
     let (manager, peers) = Manager::new(handle.clone(), dialer, config.peers.clone());
-    tokio::spawn(manager.run());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(manager.run());
 
     let identities = Identities::new(handle.clone(), public_key, config.tun_name.clone());
     let view = NodeView::new(
@@ -136,7 +137,8 @@ async fn serve(
         public_key,
         config.tun_name.clone(),
     );
-    let node = RunningNode {
+    let mut node = RunningNode {
+        tasks,
         line,
         config,
         health,
@@ -153,6 +155,8 @@ async fn serve(
         Ok(_) => node.serve_requests(&mut signals).await,
         Err(_) => Ok(()),
     };
+    // From here on nobody dials, accepts or beacons: whoever noticed our leaving would connect again.
+    node.tasks.shutdown().await;
     handle.shutdown().await;
     if let Ok(Some(quic)) = &quic {
         quic.close(GOODBYE).await;
@@ -183,6 +187,8 @@ fn start_engine(
 }
 
 struct RunningNode<'a> {
+    /// The manager of peers and the services around it.
+    tasks: JoinSet<()>,
     line: &'a CommandLine,
     config: Config,
     health: Health,
@@ -198,7 +204,7 @@ type QuicBound = tokio::task::JoinHandle<std::io::Result<QuicEndpoint>>;
 impl RunningNode<'_> {
     /// Everything that is not needed to reach the first peer over TCP. Only QUIC can fail.
     async fn start_services(
-        &self,
+        &mut self,
         listener: std::io::Result<tokio::net::TcpListener>,
         public_key: PublicKey,
         quic_bound: Option<QuicBound>,
@@ -222,7 +228,7 @@ impl RunningNode<'_> {
                 let port = endpoint.local_port().unwrap_or(port);
                 self.health
                     .listening(ListenerService::Quic, &format_args!("[::]:{port}"));
-                tokio::spawn(listener::accept_quic(
+                self.tasks.spawn(listener::accept_quic(
                     Arc::clone(&endpoint),
                     self.peers.clone(),
                 ));
@@ -234,21 +240,22 @@ impl RunningNode<'_> {
         let (identities, health) = (self.identities.clone(), self.health.clone());
         let wanted = self.config.identities.clone();
         if !wanted.is_empty() {
-            tokio::spawn(async move { identities.configure(&wanted, &health).await });
+            self.tasks
+                .spawn(async move { identities.configure(&wanted, &health).await });
         }
         Ok(quic)
     }
 
     /// A busy port is no reason not to run: we can still dial. It is tried again, since its owner may go.
     fn listen_tcp(
-        &self,
+        &mut self,
         first: std::io::Result<tokio::net::TcpListener>,
         port_sender: watch::Sender<Option<u16>>,
     ) {
         const CODE: &str = "tcp-port-unusable";
         let (port, mark) = (self.config.tcp_listen_port, self.config.firewall_mark);
         let (health, peers) = (self.health.clone(), self.peers.clone());
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let mut attempt = first;
             let mut complained = false;
             loop {
@@ -281,9 +288,9 @@ impl RunningNode<'_> {
         });
     }
 
-    fn watch_network(&self, interfaces: watch::Sender<Arc<Interfaces>>) {
+    fn watch_network(&mut self, interfaces: watch::Sender<Arc<Interfaces>>) {
         let (peers, health) = (self.peers.clone(), self.health.clone());
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             loop {
                 if let Err(error) = netmon::watch(peers.clone(), interfaces.clone()).await {
                     let text = format!("changes of this host's network are not noticed: {error}");
@@ -296,7 +303,7 @@ impl RunningNode<'_> {
     }
 
     fn discover(
-        &self,
+        &mut self,
         public_key: PublicKey,
         port: watch::Receiver<Option<u16>>,
         interfaces: watch::Receiver<Arc<Interfaces>>,
@@ -310,7 +317,7 @@ impl RunningNode<'_> {
             self.health.clone(),
             self.peers.clone(),
         );
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let mut random = [0; 6];
             // Only tells restarts apart.
             let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
@@ -375,7 +382,7 @@ impl RunningNode<'_> {
     }
 
     /// Until a signal says stop.
-    async fn serve_requests(mut self, signals: &mut Signals) -> anyhow::Result<()> {
+    async fn serve_requests(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
         self.notifier
             .ready(&format!("{}", self.view.info().node_ip));
         tracing::info!("ready");

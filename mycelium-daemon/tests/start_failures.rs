@@ -47,7 +47,7 @@ fn a_bad_configuration_names_file_key_and_remedy() {
     let Some(place) = Place::new() else { return };
     place
         .start(&["-c", "missing.toml"])
-        .fails(1, &["missing.toml", "cannot read"]);
+        .fails(1, &["missing.toml", "there is no"]);
     let config = place.file("a.toml", "tcp_listen_port = 123456");
     place
         .start(&["-c", path(&config)])
