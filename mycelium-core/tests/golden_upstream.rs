@@ -4,6 +4,12 @@
 //! further peer C (key 40..5f). A pinged B and C, ran out of hop limit, asked for a subnet that nobody has; then C was
 //! killed.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 

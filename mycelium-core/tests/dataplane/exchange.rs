@@ -2,7 +2,6 @@
 
 use etherparse::{PacketBuilder, TcpOptionElement};
 use mycelium_core::io::{IdentityId, PeerId};
-use mycelium_core::wire::data::DataHeader;
 
 use crate::lab::*;
 
@@ -314,49 +313,4 @@ fn traffic_is_counted_by_address() {
     let mut expected = vec![row(1, ours.address), row(3, theirs.address)];
     expected.sort();
     assert_eq!(read(lab.plane.by_destination()), expected);
-}
-
-#[test]
-fn the_message_of_the_present_network_opens_and_is_counted() {
-    // Wire spec §12: a data packet from A to B with the first fragment of a message.
-    let bytes = |text: &str| -> Vec<u8> {
-        let digits: Vec<u8> = text
-            .chars()
-            .filter_map(|c| c.to_digit(16))
-            .map(|d| u8::try_from(d).unwrap())
-            .collect();
-        digits
-            .chunks_exact(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect()
-    };
-    let vector = bytes(
-        "01000000 00 0036 40 04309364d8d884a9dd60de78c767d361 04375106553015897c53fa73c63e1ddb
-         f09e5847ed7238d04d4f0041ce41b5b17838be5600cc7da8159c89a23a5705e63ece0da9ba111f9e1528 000102030405060708090a0b",
-    );
-    let counting = |first: u8| -> Party {
-        let secret =
-            mycelium_core::crypto::identity::SecretKey::from_bytes(std::array::from_fn(|i| {
-                first + u8::try_from(i).unwrap()
-            }));
-        let public_key = secret.public_key();
-        Party {
-            address: public_key.address(),
-            subnet: public_key.subnet(),
-            secret,
-            public_key,
-        }
-    };
-    let (a, b) = (counting(0), counting(32));
-    let (header, plaintext) = open(&b, &a, &vector);
-    assert_eq!(header, DataHeader::parse(&vector).unwrap());
-    assert_eq!(
-        plaintext,
-        bytes("01010000 0102030405060708 8000 0000 0000000000000005 01 74")
-    );
-    let mut lab = Lab::new(&b);
-    lab.route(&a, PeerId(1));
-    lab.peer_sends(PeerId(1), &vector);
-    lab.expect_silence();
-    assert_eq!(lab.count("drop_message"), 1);
 }

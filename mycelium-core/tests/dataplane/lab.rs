@@ -30,7 +30,17 @@ pub(crate) fn party(n: u16) -> Party {
     let mut bytes = [0x42; 32];
     // Not at the ends, where clamping would make parties equal.
     bytes[8..10].copy_from_slice(&n.to_be_bytes());
-    let secret = SecretKey::from_bytes(bytes);
+    party_of(SecretKey::from_bytes(bytes))
+}
+
+/// The party of the recordings whose key counts up from `first`.
+pub(crate) fn recorded_party(first: u8) -> Party {
+    party_of(SecretKey::from_bytes(std::array::from_fn(|i| {
+        first + u8::try_from(i).unwrap()
+    })))
+}
+
+fn party_of(secret: SecretKey) -> Party {
     let public_key = secret.public_key();
     Party {
         address: public_key.address(),

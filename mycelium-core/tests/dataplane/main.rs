@@ -6,6 +6,7 @@
 mod bounds;
 mod errors;
 mod exchange;
+mod golden;
 mod hostile;
 mod lab;
 mod parking;
