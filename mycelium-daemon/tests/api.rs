@@ -1,0 +1,224 @@
+//! The HTTP API of a running node, byte by byte: paths, codes and shapes of mycelium 0.7.10, and ours.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod process;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use process::{Place, Process, path, until};
+use serde_json::{Value, json};
+
+/// Code and body of the answer.
+fn request(place: &Place, method: &str, target: &str, headers: &str, body: &str) -> (u16, String) {
+    let ask = || {
+        let mut stream = TcpStream::connect("127.0.0.1:8989").ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let length = body.len();
+        // Refused bodies may be cut off by a reset: what was answered counts.
+        let _ = stream.write_all(
+            format!(
+                "{method} /api/v1{target} HTTP/1.1\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+            )
+            .as_bytes(),
+        );
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).ok()
+    };
+    let answer = until("answer", || place.namespace.run(ask).unwrap());
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, body.to_owned())
+}
+
+const LOCAL: &str = "Host: localhost:8989\r\n";
+const JSON: &str = "Host: 127.0.0.1:8989\r\nContent-Type: application/json\r\n";
+
+fn get(place: &Place, target: &str) -> (u16, String) {
+    request(place, "GET", target, LOCAL, "")
+}
+
+fn get_json(place: &Place, target: &str) -> Value {
+    let (code, body) = get(place, target);
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// A node with the key 00 01 .. 1f of the wire spec's vectors.
+fn start(place: &Place, arguments: &[&str]) -> Process {
+    let key = place.file("key.bin", (0..32).collect::<Vec<u8>>());
+    place.start(&[&["-k", path(&key)], arguments].concat())
+}
+
+#[test]
+fn the_node_says_who_it_is() {
+    let Some(place) = Place::new() else { return };
+    let _node = start(&place, &["--no-tun"]);
+    let info = get_json(&place, "/admin");
+    assert_eq!(info["nodeSubnet"], "430:9364:d8d8:84a9::/64");
+    assert_eq!(info["nodeIp"], "430:9364:d8d8:84a9:dd60:de78:c767:d361");
+    let key = "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f";
+    assert_eq!(info["nodePubkey"], key);
+    assert!(info["nodeStartTime"].as_u64().unwrap() > 1_700_000_000);
+    assert_eq!(
+        get(&place, "/pubkey/430:9364:d8d8:84a9::1"),
+        (200, format!("{{\"publicKey\":\"{key}\"}}"))
+    );
+    assert_eq!(get(&place, "/pubkey/431::1"), (404, String::new()));
+    assert_eq!(get(&place, "/pubkey/192.0.2.1").0, 404);
+    assert_eq!(get(&place, "/pubkey/nonsense").0, 400);
+    for list in [
+        "/admin/routes/selected",
+        "/admin/routes/fallback",
+        "/admin/routes/queried",
+        "/admin/peers",
+    ] {
+        assert_eq!(get(&place, list), (200, "[]".to_owned()));
+    }
+    assert_eq!(
+        get_json(&place, "/admin/stats/packets"),
+        json!({"bySource": [], "byDestination": []})
+    );
+    assert_eq!(get(&place, "/nonsense"), (404, String::new()));
+    assert_eq!(request(&place, "PUT", "/admin", LOCAL, "").0, 405);
+}
+
+#[test]
+fn peers_come_and_go_with_the_codes_of_the_present_network() {
+    let Some(place) = Place::new() else { return };
+    let _node = start(&place, &["--no-tun"]);
+    let post = |headers, body: &str| request(&place, "POST", "/admin/peers", headers, body);
+    let endpoint = r#"{"endpoint": "tcp://127.0.0.1:9"}"#;
+    assert_eq!(post(JSON, endpoint), (204, String::new()));
+    assert_eq!(post(JSON, endpoint).0, 409);
+    assert_eq!(post(JSON, r#"{"endpoint": "tcp://[400::1]:9"}"#).0, 400);
+    assert_eq!(post(JSON, "{").0, 400);
+    assert_eq!(post(JSON, "{}").0, 422);
+    assert_eq!(post(LOCAL, endpoint).0, 415);
+    assert_eq!(post(JSON, &format!("\"{}\"", "x".repeat(1 << 20))).0, 413);
+    let peers = get_json(&place, "/admin/peers");
+    let peer = &peers[0];
+    assert_eq!(
+        peer["endpoint"],
+        json!({"proto": "tcp", "addr": {"socket": "127.0.0.1:9"}, "socketAddr": "127.0.0.1:9"})
+    );
+    assert_eq!(peer["type"], "static");
+    assert!(["connecting", "dead"].contains(&peer["connectionState"].as_str().unwrap()));
+    assert_eq!(
+        (&peer["txBytes"], &peer["lastConnected"]),
+        (&json!(0), &Value::Null)
+    );
+    let delete = |endpoint: &str| {
+        request(
+            &place,
+            "DELETE",
+            &format!("/admin/peers/{endpoint}"),
+            LOCAL,
+            "",
+        )
+        .0
+    };
+    assert_eq!(delete("tcp%3A%2F%2F127.0.0.1%3A9"), 204);
+    assert_eq!(delete("tcp%3A%2F%2F127.0.0.1%3A9"), 404);
+    assert_eq!(delete("nonsense"), 400);
+}
+
+#[test]
+fn pages_of_other_origins_are_refused() {
+    let Some(place) = Place::new() else { return };
+    let _node = start(&place, &["--no-tun"]);
+    for host in ["evil.example:8989", "192.0.2.1", "localhost.evil.example"] {
+        let answer = request(&place, "GET", "/admin", &format!("Host: {host}\r\n"), "");
+        assert_eq!(answer.0, 403, "{host}");
+    }
+    assert_eq!(
+        request(&place, "GET", "/admin", "Host: [::1]:8989\r\n", "").0,
+        200
+    );
+}
+
+#[test]
+fn identities_come_and_go_and_secrets_stay() {
+    let Some(place) = Place::new() else { return };
+    let _node = start(&place, &[]);
+    let post = |body: &Value| request(&place, "POST", "/admin/identities", JSON, &body.to_string());
+    let secret = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f";
+    let (code, body) = post(&json!({"secretKey": secret, "name": "b", "tunName": "myb"}));
+    assert_eq!(code, 201, "{body}");
+    assert!(!body.contains(secret));
+    let added: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(added["address"], "437:5106:5530:1589:7c53:fa73:c63e:1ddb");
+    let names = node_integration::link::names(&place.namespace).unwrap();
+    assert!(names.contains(&"myb".to_owned()), "{names:?}");
+    assert_eq!(post(&json!({"secretKey": secret})).0, 409);
+    let other = "ff".repeat(32);
+    assert_eq!(post(&json!({"secretKey": other, "name": "b"})).0, 409);
+    assert_eq!(post(&json!({"secretKey": other, "tunName": "myb"})).0, 400);
+    assert_eq!(
+        post(&json!({"secretKey": other, "netns": "/run/netns/x"})).0,
+        400
+    );
+    assert_eq!(post(&json!({"secretKey": "ff"})).0, 422);
+    let (_, list) = get(&place, "/admin/identities");
+    assert!(!list.contains(secret) && !list.contains(&other));
+    assert_eq!(
+        serde_json::from_str::<Value>(&list)
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+
+    let delete = |id: &str| {
+        request(
+            &place,
+            "DELETE",
+            &format!("/admin/identities/{id}"),
+            LOCAL,
+            "",
+        )
+        .0
+    };
+    assert_eq!(delete("0"), 409);
+    assert_eq!(delete(&added["id"].to_string()), 204);
+    assert_eq!(delete(&added["id"].to_string()), 404);
+    let gone = || {
+        let names = node_integration::link::names(&place.namespace).unwrap();
+        (!names.contains(&"myb".to_owned())).then_some(())
+    };
+    until("removal of the interface", gone);
+}
+
+#[test]
+fn metrics_are_served_where_asked_for() {
+    let Some(place) = Place::new() else { return };
+    let _node = start(
+        &place,
+        &["--no-tun", "--metrics-api-address", "127.0.0.1:9100"],
+    );
+    let ask = || {
+        let mut stream = TcpStream::connect("127.0.0.1:9100").ok()?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.0\r\nHost: prometheus-target\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        Some(answer)
+    };
+    let answer = until("metrics", || place.namespace.run(ask).unwrap());
+    assert!(
+        answer.contains("content-type: text/plain; charset=utf-8"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("\nmycelium_peer_manager_known_peers 0\n"),
+        "{answer}"
+    );
+}
