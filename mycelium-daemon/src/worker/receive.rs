@@ -52,22 +52,23 @@ impl ControlLane {
     }
 
     /// Hand `packets` (back to back, complete) over; waits while the link's budget or the queue is full.
-    async fn forward(&self, packets: Vec<u8>) -> Result<(), LinkClosed> {
+    ///
+    /// Once the control thread has stopped they are of no use to anybody. Reading goes on all the same: a link that is closed
+    /// with unread data is reset, and our goodbye may be lost.
+    async fn forward(&self, packets: Vec<u8>) {
         if packets.is_empty() {
-            return Ok(());
+            return;
         }
         let bytes = u32::try_from(packets.len().min(CONTROL_BUDGET)).unwrap_or(u32::MAX);
-        let stopping = || LinkClosed::new("the node is stopping");
-        let budget = Arc::clone(&self.budget)
-            .acquire_many_owned(bytes)
-            .await
-            .map_err(|_| stopping())?;
-        let input = ControlInput::Packets {
-            peer: self.peer,
-            packets,
-            budget,
-        };
-        self.control.send(input).await.map_err(|_| stopping())
+        // The semaphore is never closed.
+        if let Ok(budget) = Arc::clone(&self.budget).acquire_many_owned(bytes).await {
+            let input = ControlInput::Packets {
+                peer: self.peer,
+                packets,
+                budget,
+            };
+            let _ = self.control.send(input).await;
+        }
     }
 }
 
@@ -98,9 +99,7 @@ pub(crate) async fn read_tcp(
             .borrow_mut()
             .receive_tcp(peer, &stream, &mut rest, &mut control);
         // Before the link's end, so that the last words of a leaving node count.
-        if let Err(closed) = lane.forward(control).await {
-            return closed;
-        }
+        lane.forward(control).await;
         match look {
             Look::Drained => {}
             Look::More => tokio::task::yield_now().await,
@@ -132,9 +131,7 @@ pub(crate) async fn read_quic_stream(
             worker.finish();
             result
         };
-        if let Err(closed) = lane.forward(control).await {
-            return closed;
-        }
+        lane.forward(control).await;
         match result {
             Ok(consumed) => {
                 rest.drain(..consumed);
@@ -165,9 +162,7 @@ pub(crate) async fn read_quic_datagrams(
         worker
             .borrow_mut()
             .receive_datagrams(peer, &connection, first, &mut control);
-        if let Err(closed) = lane.forward(control).await {
-            return closed;
-        }
+        lane.forward(control).await;
         tokio::task::yield_now().await;
     }
 }
