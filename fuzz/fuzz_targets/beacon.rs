@@ -1,11 +1,7 @@
-//! A datagram of anybody on the LAN.
+//! See `checks/beacon.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use mycelium_core::wire::beacon::Beacon;
+#[path = "../checks/beacon.rs"]
+mod beacon;
 
-fuzz_target!(|datagram: &[u8]| {
-    if let Ok(beacon) = Beacon::parse(datagram) {
-        assert_eq!(beacon.to_bytes(), datagram);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| beacon::check(bytes));
