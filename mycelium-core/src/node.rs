@@ -82,6 +82,11 @@ impl Node {
         self.babel.snapshot(now)
     }
 
+    #[cfg(test)]
+    pub(crate) fn babel(&self) -> &Babel {
+        &self.babel
+    }
+
     /// Time never runs backwards here, whatever the caller says.
     fn advance(&mut self, now: Time) -> Time {
         self.now = self.now.max(now);

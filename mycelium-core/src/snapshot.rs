@@ -49,7 +49,7 @@ pub struct PeerSnapshot {
     pub public_key: Option<PublicKey>,
     /// Cost of the link as selection uses it; 65535 while it is suspect.
     pub cost: u16,
-    /// Smoothed round trip, once known.
+    /// The lowest of the latest eight round trips, once known.
     pub rtt: Option<Duration>,
     /// Since the last sign of life.
     pub last_heard: Duration,

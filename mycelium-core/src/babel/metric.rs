@@ -43,13 +43,11 @@ impl Metric {
         }
     }
 
-    /// The path extended by one link. Finite lengths saturate and stay finite.
+    /// The path extended by one link; infinite if it becomes too long. (The present network saturates below infinity:
+    /// then the longest routes would look infeasible to those who announced them.)
     #[must_use]
     pub fn plus(self, cost: Self) -> Self {
-        if self.is_infinite() || cost.is_infinite() {
-            return Self::INFINITE;
-        }
-        Self(self.0.saturating_add(cost.0)).min(Self::MAX_FINITE)
+        Self(self.0.saturating_add(cost.0))
     }
 
     /// How far apart two lengths are; infinite if exactly one of them is.
@@ -76,11 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finite_sums_saturate_below_infinity() {
+    fn sums_beyond_the_longest_path_are_infinite() {
         assert_eq!(
             Metric::new(65_000).plus(Metric::new(65_000)),
-            Metric::MAX_FINITE
+            Metric::INFINITE
         );
+        assert_eq!(Metric::MAX_FINITE.plus(Metric::new(1)), Metric::INFINITE);
         assert_eq!(Metric::MAX_FINITE.plus(Metric::ZERO), Metric::MAX_FINITE);
         assert_eq!(Metric::new(3).plus(Metric::new(4)), Metric::new(7));
     }

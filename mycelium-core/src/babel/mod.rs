@@ -399,9 +399,8 @@ impl Babel {
     fn on_destination_timer(&mut self, subnet: Subnet, now: Time) {
         self.expire_routes(subnet, now);
         self.refresh_if_used(subnet, now);
-        if let Some(destination) = self.table.get_mut(subnet) {
-            destination.expire_sources(self.config.source_lifetime, now);
-        }
+        self.table
+            .expire_sources(subnet, self.config.source_lifetime, now);
         self.rearm(subnet, now);
     }
 

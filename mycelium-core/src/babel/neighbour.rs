@@ -25,8 +25,7 @@ use crate::time::{Duration, Time};
 #[derive(Debug)]
 pub(crate) struct Neighbour {
     static_cost: u16,
-    rtt: Option<Duration>,
-    sampled: bool,
+    rtt: RoundTrip,
     cost: Metric,
     cost_changed_at: Time,
     hello: HelloState,
@@ -42,6 +41,17 @@ pub(crate) struct Neighbour {
     /// The subnets for which the route table has a route of this neighbour.
     pub(crate) routes: BTreeSet<Subnet>,
     pub(crate) budgets: Budgets,
+}
+
+/// The latest round trips; what counts is the lowest. A mean would follow every burst of traffic, and with it the
+/// routes of the whole network; the lowest follows a real change within eight Hellos, a better one at once.
+#[derive(Debug)]
+struct RoundTrip {
+    samples: [Duration; Self::WINDOW],
+    /// How many of `samples` are set, the estimate from the set-up of the connection included.
+    known: usize,
+    /// How many Hellos were answered.
+    measured: usize,
 }
 
 /// What one neighbour may still cause.
@@ -91,8 +101,7 @@ impl Neighbour {
     pub(crate) fn new(link: LinkInfo, config: &NodeConfig, now: Time) -> Self {
         let mut neighbour = Self {
             static_cost: link.static_cost,
-            rtt: link.setup_rtt,
-            sampled: false,
+            rtt: RoundTrip::starting_with(link.setup_rtt),
             cost: Metric::INFINITE,
             cost_changed_at: now,
             hello: HelloState::Idle,
@@ -130,9 +139,9 @@ impl Neighbour {
         self.suspect_since.is_some()
     }
 
-    /// Smoothed round trip, once known.
+    /// The lowest of the latest round trips, once known.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.rtt
+        self.rtt.lowest()
     }
 
     pub(crate) fn last_heard(&self) -> Time {
@@ -156,15 +165,8 @@ impl Neighbour {
         if ambiguous {
             return false;
         }
-        let sample = now.since(sent_at);
-        let first = !self.sampled;
-        self.sampled = true;
-        self.rtt = Some(match self.rtt {
-            None => sample,
-            // The set-up of the connection is a rough estimate, and too high rather than too low.
-            Some(estimate) if first => estimate.min(sample),
-            Some(smoothed) => (smoothed * 7 + sample) / 8,
-        });
+        let first = self.rtt.measured == 0;
+        self.rtt.add(now.since(sent_at));
         let measured = self.measured_cost(config);
         let tolerance = Metric::new((self.cost.raw() / 8).max(2));
         let due = first || now.since(self.cost_changed_at) >= config.cost_spacing;
@@ -230,7 +232,7 @@ impl Neighbour {
             None => {
                 let patience = config
                     .answer_grace
-                    .max(self.rtt.unwrap_or(config.suspect_after) * 4);
+                    .max(self.rtt().unwrap_or(config.suspect_after) * 4);
                 (self.last_heard + config.suspect_after).max(sent_at + patience)
             }
         };
@@ -238,10 +240,38 @@ impl Neighbour {
     }
 
     fn measured_cost(&self, config: &NodeConfig) -> Metric {
-        let millis = self.rtt.unwrap_or(config.unknown_rtt).as_millis();
+        let millis = self.rtt().unwrap_or(config.unknown_rtt).as_millis();
         let rtt = u16::try_from(millis).unwrap_or(u16::MAX);
         // A link for free would make the feasibility condition refuse what the neighbour repeats.
         let cost = rtt.saturating_add(self.static_cost).max(1);
         Metric::new(cost).min(Metric::MAX_FINITE)
+    }
+}
+
+impl RoundTrip {
+    const WINDOW: usize = 8;
+
+    fn starting_with(estimate: Option<Duration>) -> Self {
+        let mut round_trip = Self {
+            samples: [Duration::ZERO; Self::WINDOW],
+            known: 0,
+            measured: 0,
+        };
+        if let Some(estimate) = estimate {
+            round_trip.samples[0] = estimate;
+            round_trip.known = 1;
+        }
+        round_trip
+    }
+
+    fn add(&mut self, sample: Duration) {
+        self.samples.rotate_right(1);
+        self.samples[0] = sample;
+        self.known = (self.known + 1).min(Self::WINDOW);
+        self.measured = self.measured.saturating_add(1);
+    }
+
+    fn lowest(&self) -> Option<Duration> {
+        self.samples.iter().take(self.known).min().copied()
     }
 }

@@ -9,6 +9,7 @@ use super::source::{SourceIndex, Sources};
 use super::timer::Armed;
 use crate::addr::Subnet;
 use crate::io::PeerId;
+use crate::router_id::RouterId;
 use crate::time::{Duration, Time};
 
 /// One neighbour's announcement of one destination.
@@ -47,6 +48,7 @@ pub(crate) struct Destination {
 pub(crate) struct RouteTable {
     destinations: BTreeMap<Subnet, Destination>,
     routes: usize,
+    sources: usize,
     /// Destinations that are kept for their feasibility distances only: the first to go when space is short.
     routeless: BTreeSet<(Time, Subnet)>,
 }
@@ -102,17 +104,13 @@ impl Destination {
                 .is_some_and(|announced| announced.source == source)
     }
 
-    /// The index of `router_id`, added if need be. A full table forgets the source that nobody uses and that was
-    /// announced longest ago; if all are used, the result is `None`.
-    pub(crate) fn source(
-        &mut self,
-        router_id: &crate::router_id::RouterId,
-        now: Time,
-    ) -> Option<SourceIndex> {
+    fn source(&mut self, router_id: &RouterId, room: bool, now: Time) -> Option<SourceIndex> {
         if let Some(index) = self.sources.find(router_id) {
             return Some(index);
         }
-        if let Some(index) = self.sources.insert(*router_id, now) {
+        if (room || self.sources.is_empty())
+            && let Some(index) = self.sources.insert(*router_id, now)
+        {
             return Some(index);
         }
         let victim = self.sources.oldest_unused(|index| self.uses(index))?;
@@ -130,8 +128,7 @@ impl Destination {
         }
     }
 
-    /// Forget the feasibility distances whose time is over.
-    pub(crate) fn expire_sources(&mut self, lifetime: Duration, now: Time) {
+    fn expire_sources(&mut self, lifetime: Duration, now: Time) {
         while let Some(index) = self.sources.oldest_unused(|index| self.uses(index)) {
             let due = self.sources.next_expiry(lifetime, |index| self.uses(index));
             if due.is_none_or(|due| due > now) {
@@ -168,7 +165,7 @@ impl RouteTable {
         self.destinations.get_mut(&subnet)
     }
 
-    pub(crate) fn get_or_create(&mut self, subnet: Subnet) -> &mut Destination {
+    fn get_or_create(&mut self, subnet: Subnet) -> &mut Destination {
         self.destinations.entry(subnet).or_default()
     }
 
@@ -192,6 +189,40 @@ impl RouteTable {
     /// Number of routes of all destinations.
     pub(crate) fn routes(&self) -> usize {
         self.routes
+    }
+
+    /// Number of sources of all destinations.
+    #[cfg(test)]
+    pub(crate) fn sources(&self) -> usize {
+        self.sources
+    }
+
+    /// The index of `router_id` among the sources of `subnet`, added if need be. When the table has `max` sources, or
+    /// the destination its own limit, the source there that nobody uses and that was announced longest ago is
+    /// forgotten; if all are used, the result is `None`.
+    pub(crate) fn source(
+        &mut self,
+        subnet: Subnet,
+        router_id: &RouterId,
+        max: usize,
+        now: Time,
+    ) -> Option<SourceIndex> {
+        let room = self.sources < max;
+        let destination = self.get_or_create(subnet);
+        let before = destination.sources.len();
+        let index = destination.source(router_id, room, now);
+        let after = destination.sources.len();
+        self.sources = self.sources + after - before;
+        index
+    }
+
+    /// Forget the feasibility distances of `subnet` whose time is over.
+    pub(crate) fn expire_sources(&mut self, subnet: Subnet, lifetime: Duration, now: Time) {
+        if let Some(destination) = self.destinations.get_mut(&subnet) {
+            let before = destination.sources.len();
+            destination.expire_sources(lifetime, now);
+            self.sources -= before - destination.sources.len();
+        }
     }
 
     pub(crate) fn insert_route(&mut self, subnet: Subnet, route: Route) {
@@ -238,6 +269,7 @@ impl RouteTable {
     pub(crate) fn remove(&mut self, subnet: Subnet) -> Option<Destination> {
         let destination = self.destinations.remove(&subnet)?;
         self.routes -= destination.routes.len();
+        self.sources -= destination.sources.len();
         if let Some(since) = destination.routeless_since {
             self.routeless.remove(&(since, subnet));
         }

@@ -42,6 +42,10 @@ impl Sources {
     /// Most sources of one destination: the incarnations of a node that restarted within the lifetime.
     pub(crate) const LIMIT: usize = 16;
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -60,6 +64,8 @@ impl Sources {
             return None;
         }
         let index = u8::try_from(self.0.len()).ok().map(SourceIndex)?;
+        // Nearly always the only one: no spare room.
+        self.0.reserve_exact(1);
         self.0.push(Source {
             router_id,
             distance: None,

@@ -181,8 +181,14 @@ impl Babel {
             }
         }
         let expires = now + hold_time(update.interval).max(self.config.min_hold);
-        let destination = self.table.get_or_create(subnet);
-        let Some(source) = destination.source(&update.router_id, now) else {
+        let max_sources = self.config.max_sources;
+        let Some(source) = self
+            .table
+            .source(subnet, &update.router_id, max_sources, now)
+        else {
+            return Outcome::Refused;
+        };
+        let Some(destination) = self.table.get_mut(subnet) else {
             return Outcome::Refused;
         };
         let feasible = destination.sources.is_feasible(source, seqno, metric);

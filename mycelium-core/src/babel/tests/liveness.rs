@@ -87,7 +87,7 @@ fn the_cost_starts_from_the_set_up_of_the_connection() {
 }
 
 #[test]
-fn the_first_sample_replaces_a_guess_and_later_ones_are_smoothed() {
+fn the_first_sample_replaces_a_guess() {
     let mut solo = Solo::new();
     let link = LinkInfo {
         static_cost: 10,
@@ -99,11 +99,35 @@ fn the_first_sample_replaces_a_guess_and_later_ones_are_smoothed() {
     solo.tlv(P1, ihu());
     let peer = solo.node.snapshot(solo.now).peers[0].clone();
     assert_eq!((peer.cost, peer.rtt), (90, Some(Duration::from_millis(80))));
-    solo.pass(Duration::from_millis(920), false);
-    solo.now = Time::from_millis(1_000 + 160);
+}
+
+#[test]
+fn the_cost_follows_the_lowest_of_eight_round_trips() {
+    let mut solo = Solo::new();
+    let link = LinkInfo {
+        static_cost: 10,
+        setup_rtt: Some(Duration::from_millis(40)),
+    };
+    solo.input(Input::PeerUp { peer: P1, link });
+    let mut costs = Vec::new();
+    for second in 0..20 {
+        let rtt = if second < 4 { 50 + second * 20 } else { 300 };
+        solo.now = Time::from_millis(second * 1_000 + rtt);
+        solo.tlv(P1, ihu());
+        costs.push(solo.node.snapshot(solo.now).peers[0].cost);
+        solo.now = Time::from_millis((second + 1) * 1_000);
+        solo.node.handle_timeout(solo.now);
+        solo.drain();
+    }
+    assert_eq!(costs[..7], [50; 7], "bursts do not count");
+    assert_eq!(costs[19], 310, "a slow path does");
+    solo.now = solo.now + Duration::from_millis(5);
     solo.tlv(P1, ihu());
-    let peer = solo.node.snapshot(solo.now).peers[0].clone();
-    assert_eq!(peer.rtt, Some(Duration::from_millis(90)));
+    assert_eq!(
+        solo.node.snapshot(solo.now).peers[0].cost,
+        15,
+        "a faster one at once"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod feasibility;
+mod invariants;
 mod liveness;
 mod origins;
 mod requests;
