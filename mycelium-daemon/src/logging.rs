@@ -80,11 +80,11 @@ impl LogControl {
 }
 
 fn filter_of(level: Level) -> EnvFilter {
-    // The libraries below us speak of every packet at debug.
+    // The libraries below us speak of every packet at debug, and quinn_udp warns of networks that are merely away.
     let quiet = if level == Level::Debug {
-        ",quinn=info,quinn_proto=info,rustls=info,hyper=info,netlink_proto=info,netlink_packet_core=info"
+        ",quinn=info,quinn_proto=info,quinn_udp=info,rustls=info,hyper=info,netlink_proto=info,netlink_packet_core=info"
     } else {
-        ""
+        ",quinn_udp=error"
     };
     EnvFilter::new(format!("{}{quiet}", level.as_str()))
 }

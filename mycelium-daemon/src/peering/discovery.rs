@@ -68,7 +68,7 @@ pub async fn run(
         tokio::select! {
             _ = timer.tick() => {
                 node.join(&interfaces.borrow_and_update());
-                send_to = node.joined.values().copied().collect();
+                send_to = node.indexes();
                 node.retries = 0;
             }
             Ok(()) = interfaces.changed() => {
@@ -77,11 +77,11 @@ pub async fn run(
                 node.retries = 0;
             }
             Ok(()) = tcp_port.changed() => {
-                send_to = node.joined.values().copied().collect();
+                send_to = node.indexes();
                 node.retries = 0;
             }
             () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {
-                send_to = node.joined.values().copied().collect();
+                send_to = node.indexes();
             }
             () = sleep_until(node.next_delayed().unwrap_or_else(Instant::now)), if node.next_delayed().is_some() => {
                 for address in node.take_delayed() {
@@ -151,8 +151,8 @@ struct Beacons {
     socket: UdpSocket,
     config: Discovery,
     router_id: RouterId,
-    /// Interfaces of the group: name and index.
-    joined: BTreeMap<String, u32>,
+    /// Interfaces of the group: name, index, and whether there was a carrier when a beacon was last sent there.
+    joined: BTreeMap<String, (u32, bool)>,
     heard: BTreeMap<SocketAddrV6, (RouterId, Instant)>,
     delayed: Vec<(Instant, SocketAddr)>,
     retries: u32,
@@ -160,7 +160,7 @@ struct Beacons {
 }
 
 impl Beacons {
-    /// Join the group on what is new; the indexes of that.
+    /// Join the group on what is new; the indexes of that, and of what has a carrier anew.
     fn join(&mut self, interfaces: &Interfaces) -> Vec<u32> {
         let wanted = |name: &str, interface: &Interface| {
             let allowed = &self.config.interfaces;
@@ -168,13 +168,13 @@ impl Beacons {
                 && interface.has_link_local()
                 && (allowed.is_empty() || allowed.iter().any(|allowed| allowed == name))
         };
-        let wanted: BTreeMap<String, u32> = interfaces
+        let wanted: BTreeMap<String, (u32, bool)> = interfaces
             .iter()
             .filter(|(name, interface)| wanted(name, interface))
-            .map(|(name, interface)| (name.clone(), interface.index))
+            .map(|(name, interface)| (name.clone(), (interface.index, interface.is_running)))
             .collect();
-        self.joined.retain(|name, index| {
-            let keep = wanted.get(name) == Some(index);
+        self.joined.retain(|name, (index, _)| {
+            let keep = wanted.get(name).is_some_and(|(wanted, _)| wanted == index);
             if !keep {
                 // It is usually gone, and the membership with it.
                 let _ = self.socket.leave_multicast_v6(&GROUP, *index);
@@ -182,20 +182,28 @@ impl Beacons {
             keep
         });
         let mut new = Vec::new();
-        for (name, index) in wanted {
-            if self.joined.contains_key(&name) {
+        for (name, (index, is_running)) in wanted {
+            if let Some((_, was_running)) = self.joined.get_mut(&name) {
+                if is_running && !*was_running {
+                    new.push(index);
+                }
+                *was_running = is_running;
                 continue;
             }
             match self.socket.join_multicast_v6(&GROUP, index) {
                 Ok(()) => {
                     tracing::debug!(interface = name, "looking for peers");
-                    self.joined.insert(name, index);
+                    self.joined.insert(name, (index, is_running));
                     new.push(index);
                 }
                 Err(error) => tracing::debug!(interface = name, %error, "cannot look for peers"),
             }
         }
         new
+    }
+
+    fn indexes(&self) -> Vec<u32> {
+        self.joined.values().map(|(index, _)| *index).collect()
     }
 
     /// Whether it went out.
@@ -213,7 +221,12 @@ impl Beacons {
 
     fn on_beacon(&mut self, datagram: &[u8], from: SocketAddrV6) -> Option<Heard> {
         let now = Instant::now();
-        if !self.budget.take(now) || !self.joined.values().any(|index| *index == from.scope_id()) {
+        if !self.budget.take(now)
+            || !self
+                .joined
+                .values()
+                .any(|(index, _)| *index == from.scope_id())
+        {
             return None;
         }
         let (port, router_id) = read(datagram, *from.ip())?;
@@ -344,7 +357,7 @@ mod tests {
                 interfaces: Vec::new(),
             },
             router_id: router_id(key),
-            joined: BTreeMap::from([("eth0".to_owned(), 2)]),
+            joined: BTreeMap::from([("eth0".to_owned(), (2, true))]),
             heard: BTreeMap::new(),
             delayed: Vec::new(),
             retries: 0,

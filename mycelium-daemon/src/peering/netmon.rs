@@ -48,6 +48,8 @@ pub struct Change {
 pub struct Interface {
     /// Its index.
     pub index: u32,
+    /// Whether it has a carrier. The kernel may be up to a second late with that, in either direction.
+    pub is_running: bool,
     /// Whether it carries multicast to other hosts: neither loopback nor point-to-point.
     pub is_lan: bool,
     /// Its addresses outside the overlay.
@@ -73,8 +75,7 @@ pub type Interfaces = BTreeMap<String, Interface>;
 pub fn interfaces() -> io::Result<Interfaces> {
     let mut interfaces = Interfaces::new();
     for entry in getifaddrs()? {
-        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-        if !entry.flags.contains(up) {
+        if !entry.flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }
         let not_lan = InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_POINTOPOINT;
@@ -83,6 +84,7 @@ pub fn interfaces() -> io::Result<Interfaces> {
         let known = interfaces.contains_key(&entry.interface_name);
         let interface = interfaces.entry(entry.interface_name).or_insert(Interface {
             index: 0,
+            is_running: entry.flags.contains(InterfaceFlags::IFF_RUNNING),
             is_lan,
             addresses: Vec::new(),
         });
@@ -118,27 +120,38 @@ fn entry_index(address: &Option<nix::sys::socket::SockaddrStorage>) -> Option<u3
 
 /// What became of `before`.
 fn compare(before: &Interfaces, after: &Interfaces) -> Change {
-    let addresses = |interfaces: &Interfaces| -> Vec<IpAddr> {
-        let mut all: Vec<_> = interfaces
-            .values()
-            .flat_map(|interface| interface.addresses.iter().copied())
-            .collect();
-        all.sort_unstable();
-        all
-    };
-    let (old, new) = (addresses(before), addresses(after));
-    let appeared = new.iter().any(|ip| old.binary_search(ip).is_err());
-    let interface_appeared = after.iter().any(|(name, interface)| {
+    let addresses =
+        |interfaces: &Interfaces, usable: &dyn Fn(&str, &Interface) -> bool| -> Vec<IpAddr> {
+            let mut all: Vec<_> = interfaces
+                .iter()
+                .filter(|(name, interface)| usable(name, interface))
+                .flat_map(|(_, interface)| interface.addresses.iter().copied())
+                .collect();
+            all.sort_unstable();
+            all
+        };
+    // An interface that lost its carrier is as good as gone; one that never had it may be about to get it.
+    let was_running = |name: &str| {
         before
             .get(name)
-            .is_none_or(|old| old.index != interface.index)
+            .is_some_and(|interface| interface.is_running)
+    };
+    let old = addresses(before, &|_, _| true);
+    let new = addresses(after, &|name, interface| {
+        interface.is_running || !was_running(name)
+    });
+    let appeared = new.iter().any(|ip| old.binary_search(ip).is_err());
+    let came_up = after.iter().any(|(name, interface)| {
+        before.get(name).is_none_or(|old| {
+            old.index != interface.index || (interface.is_running && !old.is_running)
+        })
     });
     Change {
         vanished: old
             .into_iter()
             .filter(|ip| new.binary_search(ip).is_err())
             .collect(),
-        paths: appeared || interface_appeared,
+        paths: appeared || came_up,
         suspended: Duration::ZERO,
     }
 }
@@ -310,6 +323,7 @@ mod tests {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let interface = Interface {
             index,
+            is_running: true,
             is_lan: true,
             addresses,
         };
@@ -329,6 +343,19 @@ mod tests {
         let gone = compare(&before, &Interfaces::new());
         assert!(gone.vanished.len() == 1 && !gone.paths);
         assert!(compare(&before, &with("eth0", 3, &["192.0.2.1"])).paths);
+    }
+
+    #[test]
+    fn a_carrier_that_goes_takes_its_addresses_along_and_one_that_comes_is_a_path() {
+        let running = with("eth0", 2, &["192.0.2.1"]);
+        let mut idle = running.clone();
+        idle.values_mut()
+            .for_each(|interface| interface.is_running = false);
+        assert_eq!(compare(&running, &idle).vanished.len(), 1);
+        assert_eq!(compare(&idle, &idle.clone()), Change::default());
+        let up = compare(&idle, &running);
+        assert!(up.paths && up.vanished.is_empty());
+        assert!(compare(&Interfaces::new(), &idle).paths);
     }
 
     #[test]

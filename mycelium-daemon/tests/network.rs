@@ -1,0 +1,197 @@
+//! What happens below the node: neighbours on the local network, interfaces, addresses and routes that come and go.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod process;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use mycelium_api::{ConnectionState, PeerStats, PeerType};
+use node_integration::{link, sysctl};
+use process::{Place, Process};
+
+/// A change of the network is followed by a link within this.
+const SOON: Duration = Duration::from_secs(1);
+
+fn two_places() -> Option<(Place, Place)> {
+    let places = (Place::new()?, Place::new()?);
+    for place in [&places.0, &places.1] {
+        // Link-local addresses are usable at once.
+        sysctl::set(&place.namespace, "ipv6/conf/default/accept_dad", "0").unwrap();
+    }
+    Some(places)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Join both by interface `name` with `network`.1 and `network`.2.
+fn cable(a: &Place, b: &Place, name: &str, network: &str) {
+    link::veth(&a.namespace, name, &b.namespace, name).unwrap();
+    for (place, host) in [(a, 1), (b, 2)] {
+        link::add_address(&place.namespace, name, ip(&format!("{network}.{host}")), 24).unwrap();
+        link::up(&place.namespace, name).unwrap();
+    }
+}
+
+fn start(place: &Place, arguments: &[&str]) -> Process {
+    place.start(&[&["--no-tun", "--log-format", "plain"], arguments].concat())
+}
+
+fn alive(place: &Place) -> Option<Vec<PeerStats>> {
+    let peers = place.ask(|client| client.peers().ok())?;
+    let all = !peers.is_empty()
+        && peers
+            .iter()
+            .all(|peer| peer.connection_state == ConnectionState::Alive);
+    all.then_some(peers)
+}
+
+/// How long until `condition`.
+fn within<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    let value = process::until(what, condition);
+    let elapsed = started.elapsed();
+    eprintln!("{what}: {elapsed:?}");
+    assert!(elapsed <= SOON, "{what} took {elapsed:?}");
+    value
+}
+
+#[test]
+fn neighbours_find_each_other_and_keep_one_link() {
+    let Some((a, b)) = two_places() else { return };
+    cable(&a, &b, "lan", "10.1.0");
+    let _a = start(&a, &[]);
+    a.until("A", |client| client.status().ok());
+    let _b = start(&b, &[]);
+    b.until("B", |client| client.status().ok());
+    // The one with the larger key waits a second for the other, which hears of it at once.
+    let (at_a, at_b) = within("link", || Some((alive(&a)?, alive(&b)?)));
+    std::thread::sleep(Duration::from_millis(1500));
+    let (later_a, later_b) = (alive(&a).unwrap(), alive(&b).unwrap());
+    assert_eq!(
+        (at_a.len(), at_b.len(), later_a.len(), later_b.len()),
+        (1, 1, 1, 1)
+    );
+    let kinds = [at_a[0].peer_type, at_b[0].peer_type];
+    assert!(kinds.contains(&PeerType::LinkLocalDiscovery) && kinds.contains(&PeerType::Inbound));
+}
+
+#[test]
+fn discovery_keeps_to_its_interfaces() {
+    let Some((a, b)) = two_places() else { return };
+    cable(&a, &b, "lan", "10.1.0");
+    let _a = start(&a, &["--peer-discovery-interface", "other"]);
+    a.until("A", |client| client.status().ok());
+    let _b = start(&b, &[]);
+    b.until("B", |client| client.status().ok());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(a.ask(|client| client.peers()).unwrap(), []);
+    assert_eq!(b.ask(|client| client.peers()).unwrap(), []);
+}
+
+#[test]
+fn a_new_interface_brings_neighbours_at_once() {
+    let Some((a, b)) = two_places() else { return };
+    let _a = start(&a, &[]);
+    let _b = start(&b, &[]);
+    for place in [&a, &b] {
+        place.until("node", |client| client.status().ok());
+    }
+    cable(&a, &b, "lan", "10.1.0");
+    within("link over the new interface", || {
+        Some((alive(&a)?, alive(&b)?))
+    });
+}
+
+#[test]
+fn an_interface_that_comes_up_is_dialled_over_at_once() {
+    let Some((a, b)) = two_places() else { return };
+    cable(&a, &b, "wan", "10.1.0");
+    link::down(&a.namespace, "wan").unwrap();
+    let peers = [
+        "--disable-peer-discovery",
+        "--peers",
+        "tcp://10.1.0.2:9651",
+        "quic://10.1.0.2:9651",
+    ];
+    let _a = start(&a, &peers);
+    let _b = start(&b, &["--disable-peer-discovery"]);
+    b.until("B", |client| client.status().ok());
+    // Long enough for the back-off to grow.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(alive(&a).is_none());
+    link::up(&a.namespace, "wan").unwrap();
+    within("link after the interface came up", || alive(&a));
+}
+
+#[test]
+fn a_link_whose_address_vanishes_moves_to_another() {
+    let Some((a, b)) = two_places() else { return };
+    cable(&a, &b, "wan", "10.1.0");
+    let second = ip("10.1.0.9");
+    sysctl::set(&a.namespace, "ipv4/conf/wan/promote_secondaries", "1").unwrap();
+    link::add_address(&a.namespace, "wan", second, 24).unwrap();
+    let _b = start(&b, &["--disable-peer-discovery"]);
+    let _a = start(
+        &a,
+        &["--disable-peer-discovery", "--peers", "tcp://10.1.0.2:9651"],
+    );
+    let local = |place: &Place| alive(place)?[0].details.local_address.clone();
+    let before = a.until("link", |_| local(&a));
+    assert!(before.starts_with("10.1.0.1:"), "{before}");
+    link::remove_address(&a.namespace, "wan", ip("10.1.0.1"), 24).unwrap();
+    within("link from the other address", || {
+        local(&a).filter(|local| local.starts_with("10.1.0.9:"))
+    });
+}
+
+#[test]
+fn a_new_default_route_is_followed() {
+    let Some((a, b)) = two_places() else { return };
+    cable(&a, &b, "wifi", "10.1.0");
+    cable(&a, &b, "wire", "10.2.0");
+    link::add_address(&b.namespace, "lo", ip("192.0.2.1"), 32).unwrap();
+    let everywhere = ip("0.0.0.0");
+    link::add_route(&a.namespace, everywhere, 0, Some(ip("10.1.0.2")), "wifi").unwrap();
+    let _b = start(&b, &["--disable-peer-discovery"]);
+    let _a = start(
+        &a,
+        &[
+            "--disable-peer-discovery",
+            "--peers",
+            "tcp://192.0.2.1:9651",
+        ],
+    );
+    let local = |place: &Place| alive(place)?[0].details.local_address.clone();
+    let before = a.until("link", |_| local(&a));
+    assert!(before.starts_with("10.1.0.1:"), "{before}");
+    link::remove_route(&a.namespace, everywhere, 0, Some(ip("10.1.0.2")), "wifi").unwrap();
+    link::add_route(&a.namespace, everywhere, 0, Some(ip("10.2.0.2")), "wire").unwrap();
+    within("link over the new default route", || {
+        local(&a).filter(|local| local.starts_with("10.2.0.1:"))
+    });
+}
+
+#[test]
+fn whoever_starts_first_the_link_comes_soon() {
+    let Some((a, b)) = two_places() else { return };
+    cable(&a, &b, "wan", "10.1.0");
+    let _a = start(
+        &a,
+        &["--disable-peer-discovery", "--peers", "tcp://10.1.0.2:9651"],
+    );
+    a.until("A", |client| client.status().ok());
+    std::thread::sleep(Duration::from_secs(2));
+    let mut b_node = start(&b, &["--disable-peer-discovery"]);
+    within("link to a node that starts late", || alive(&a));
+    for _ in 0..3 {
+        b_node.signal(rustix::process::Signal::TERM);
+        assert_eq!(b_node.wait().code(), Some(0));
+        b_node = start(&b, &["--disable-peer-discovery"]);
+        within("link to a node that restarts", || alive(&a));
+    }
+}
