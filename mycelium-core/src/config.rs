@@ -21,7 +21,8 @@ pub struct NodeConfig {
     pub ihu_interval: Duration,
     /// A neighbour that owes us an IHU is suspect after this long without a sign of life: its routes are not used.
     pub suspect_after: Duration,
-    /// ... but never before a Hello has waited this long, or four round trips. Covers a busy neighbour.
+    /// ... but never before a Hello has waited this long, or four times the lowest, or twice the highest of the latest
+    /// round trips (the latter up to `suspect_after`). Covers a busy neighbour.
     pub answer_grace: Duration,
     /// A suspect neighbour is closed after this long. Longer than a busy machine stalls a process.
     pub close_after: Duration,

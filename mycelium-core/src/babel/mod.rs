@@ -10,11 +10,13 @@
 //! | §3.6 selection | [`select`] |
 //! | §3.7.4 origins | `origin.rs` |
 //! | §3.8.1 route requests (on demand, with generations: not in the RFC) | `request.rs` |
+//! | §3.8.1.1 full tables | `dump.rs` |
 //! | appendix C filters | [`filter`] |
 //!
 //! One `Babel` owns the tables. Nothing here reads a clock or walks a table on a tick.
 
 pub(crate) mod budget;
+mod dump;
 pub mod filter;
 pub mod metric;
 mod neighbour;

@@ -230,9 +230,10 @@ impl Neighbour {
         let verdict = match self.suspect_since {
             Some(since) => since + config.close_after,
             None => {
-                let patience = config
-                    .answer_grace
-                    .max(self.rtt().unwrap_or(config.suspect_after) * 4);
+                // A neighbour that has been slow lately may be slow again: its machine, or the link, is busy.
+                let slowest = (self.rtt.highest() * 2).min(config.suspect_after);
+                let distance = self.rtt().unwrap_or(config.suspect_after) * 4;
+                let patience = config.answer_grace.max(slowest).max(distance);
                 (self.last_heard + config.suspect_after).max(sent_at + patience)
             }
         };
@@ -269,6 +270,11 @@ impl RoundTrip {
         self.samples[0] = sample;
         self.known = (self.known + 1).min(Self::WINDOW);
         self.measured = self.measured.saturating_add(1);
+    }
+
+    fn highest(&self) -> Duration {
+        let known = self.samples.iter().take(self.known);
+        known.max().copied().unwrap_or_default()
     }
 
     fn lowest(&self) -> Option<Duration> {

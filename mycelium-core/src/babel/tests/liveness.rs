@@ -240,6 +240,20 @@ fn a_slow_answer_over_a_long_link_is_waited_for() {
 }
 
 #[test]
+fn a_neighbour_that_was_slow_lately_is_given_more_time() {
+    let mut solo = Solo::new();
+    solo.up(P1);
+    solo.pass(Duration::from_millis(1_000), false);
+    solo.now = solo.now + Duration::from_millis(500);
+    solo.tlv(P1, ihu());
+    let sent = solo.pass(Duration::from_millis(1_400), false);
+    assert_eq!(hellos(&sent), 1);
+    assert!(!solo.node.snapshot(solo.now).peers[0].suspect);
+    solo.pass(Duration::from_millis(200), false);
+    assert!(solo.node.snapshot(solo.now).peers[0].suspect);
+}
+
+#[test]
 fn when_we_were_stalled_ourselves_nobody_is_blamed() {
     let mut solo = Solo::new();
     solo.up_in_silence(P1);
