@@ -61,8 +61,13 @@ pub struct CommandLine {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Node options")]
 pub struct NodeArgs {
-    /// Peers to connect to: tcp:// or quic:// with ip:port, [ipv6]:port or name:port
-    #[arg(long, num_args = 0.., value_name = "ENDPOINT")]
+    /// Peers to connect to.
+    #[arg(
+        long,
+        num_args = 0..,
+        value_name = "ENDPOINT",
+        help = "Peers to connect to: tcp:// or quic:// with ip:port, [ipv6]:port or name:port"
+    )]
     pub peers: Option<Vec<Endpoint>>,
 
     /// Port for peers over TCP [default: 9651]

@@ -1,4 +1,18 @@
 //! The node: sockets, interfaces, API and the threads around [`mycelium_core`].
+//!
+//! ```text
+//!  thread "main"                               thread "control"            thread "worker"
+//!  node: start, signals, end                   control: owns core::Node ◄► worker: owns core::DataPlane,
+//!  peering: dials, accepts, beacons, watches     ▲         │                 links and TUNs
+//!  the host's network ── Established links ──────┼─────────┼────────────────►  ▲
+//!    ▲                                           │         ▼ snapshots         │ QUIC sockets: "main"
+//!    │ bounded requests                        EngineHandle (engine)
+//!  thread "api": api, metrics ───────────────────┘
+//! ```
+//!
+//! [`engine`] opens with the channels of the two threads on the right, [`peering`] with those of the peers. No packet
+//! passes through the main thread, except that it drives the UDP sockets of QUIC; nothing the API does is waited for by
+//! the threads on the right. Where to go next: [`node`], which starts everything, in order.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,7 +57,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-fn run_command(command: mycelium_cli::Command, line: &args::CommandLine) -> anyhow::Result<ExitCode> {
+fn run_command(
+    command: mycelium_cli::Command,
+    line: &args::CommandLine,
+) -> anyhow::Result<ExitCode> {
     // Client commands read no configuration, so a broken one does not get in the way of those that repair it.
     let context = mycelium_cli::Context {
         key_file: line.key_file.clone(),

@@ -1,6 +1,6 @@
 //! The table of peers: which there are, which have links, and when the others are tried again.
 //!
-//! One task owns it; everybody else sends a [`Request`]. Entries we dial (configured, added, discovered) are keyed by
+//! One task owns it; everybody else sends requests through a [`PeerHandle`]. Entries we dial (configured, added, discovered) are keyed by
 //! endpoint and keep their entry whatever happens to their links. Inbound links are keyed by link and vanish with it, so
 //! a stranger's connection can never displace a configured peer (wire spec S29).
 
