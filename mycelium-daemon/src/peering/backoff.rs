@@ -15,10 +15,6 @@ const FAST: [Duration; 6] = [
 const MAX: Duration = Duration::from_secs(30);
 /// Least wait after a failure that took its time or cost others something (time-out, DNS).
 const SLOW_FLOOR: Duration = Duration::from_secs(1);
-/// A link that lived this long was a success; a shorter one counts as one more failure, so that a peer that hangs up
-/// at once is not dialled two hundred times a second.
-pub(crate) const SUCCESS: Duration = Duration::from_secs(2);
-
 /// What kind of failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {

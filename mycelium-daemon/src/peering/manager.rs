@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::backoff::{Backoff, Failure, SUCCESS};
+use super::backoff::{Backoff, Failure};
 use super::dialer::{DialError, Dialer};
 use super::endpoint::{Endpoint, Scheme, Target, is_inside_overlay};
 use super::netmon::{self, Change};
@@ -36,6 +36,8 @@ const DISCOVERED_RETRY: Duration = Duration::from_secs(5);
 const OURSELVES_RETRY: Duration = Duration::from_secs(300);
 /// Suspended longer than this, and peers have given us up.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(3);
+/// A link that lived this long was a success.
+const LASTING: Duration = Duration::from_secs(2);
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A link that carries packets.
@@ -285,7 +287,11 @@ enum State {
 struct Outgoing {
     origin: Origin,
     state: State,
+    /// Of attempts that failed since the last link.
     backoff: Backoff,
+    /// Of links that ended as soon as they were up, since the last lasting one: a peer that hangs up at once is not
+    /// dialled two hundred times a second.
+    short_links: Backoff,
     failures: u32,
     known_since: Instant,
     last_connected: Option<Instant>,
@@ -302,6 +308,7 @@ impl Outgoing {
             origin,
             state: State::Waiting { until: now },
             backoff: Backoff::default(),
+            short_links: Backoff::default(),
             failures: 0,
             known_since: now,
             last_connected: None,
@@ -549,6 +556,7 @@ impl<L: Links> Manager<L> {
         };
         tracing::info!(peer = %endpoint, remote = %link.remote, "connected");
         entry.failures = 0;
+        entry.backoff.reset();
         entry.last_error = None;
         entry.last_connected = Some(link.up_since);
         entry.address = Some(link.remote);
@@ -662,11 +670,11 @@ impl<L: Links> Manager<L> {
         let ourselves = closed.reason == CloseReason::Ourselves.to_string();
         let wait = if ourselves {
             OURSELVES_RETRY
-        } else if link.up_since.elapsed() >= SUCCESS {
-            entry.backoff.reset();
+        } else if link.up_since.elapsed() >= LASTING {
+            entry.short_links.reset();
             Duration::ZERO
         } else {
-            entry.backoff.failed(Failure::Immediate, random_byte())
+            entry.short_links.failed(Failure::Immediate, random_byte())
         };
         if ourselves {
             tracing::warn!(peer = %endpoint, "this endpoint is this very node: remove it from the peers");
@@ -726,6 +734,7 @@ impl<L: Links> Manager<L> {
         let now = Instant::now();
         for entry in self.outgoing.values_mut() {
             entry.backoff.reset();
+            entry.short_links.reset();
             match &entry.state {
                 State::Up(link) if stale(link) => {
                     self.links.close(link.peer);

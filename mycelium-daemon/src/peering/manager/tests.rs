@@ -135,6 +135,24 @@ async fn a_refused_peer_is_reached_soon_after_it_starts() {
 }
 
 #[tokio::test]
+async fn a_peer_that_hangs_up_at_once_is_not_dialled_ever_faster() {
+    let (listener, endpoint) = listener().await;
+    let (links, handle) = start(vec![endpoint]);
+    let mut dialled = 0;
+    let count = async {
+        loop {
+            drop(listener.accept().await.unwrap());
+            until(&handle, "alive", alive).await;
+            links.end_all("end of stream");
+            dialled += 1;
+        }
+    };
+    assert!(timeout(Duration::from_secs(1), count).await.is_err());
+    // 5 + 10 + 20 + 40 + 80 + 100 ms and then 100 ms and more.
+    assert!((7..=15).contains(&dialled), "{dialled} times in a second");
+}
+
+#[tokio::test]
 async fn adding_and_removing_is_exact() {
     let (_listener, endpoint) = listener().await;
     let (links, handle) = start(Vec::new());
