@@ -98,6 +98,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub api_addr: Option<SocketAddr>,
 
+    /// Address of JSON-RPC [default: 127.0.0.1:8990]
+    #[arg(long, value_name = "ADDRESS")]
+    pub jsonrpc_addr: Option<SocketAddr>,
+
     /// Do not create an interface: route for others only
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub no_tun: Option<bool>,
@@ -134,8 +138,6 @@ pub(crate) struct NotYet {
     #[arg(long, hide = true, num_args = 0..=1)]
     vsock_listen_port: Option<Option<OsString>>,
     #[arg(long, hide = true, num_args = 0..=1)]
-    jsonrpc_addr: Option<Option<OsString>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     network_name: Option<Option<OsString>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     network_key_file: Option<Option<OsString>>,
@@ -151,11 +153,6 @@ impl NotYet {
                 self.vsock_listen_port.is_some(),
                 "--vsock-listen-port",
                 "vsock links",
-            ),
-            (
-                self.jsonrpc_addr.is_some(),
-                "--jsonrpc-addr",
-                "JSON-RPC (the HTTP API is at --api-addr)",
             ),
             (
                 self.network_name.is_some(),

@@ -17,6 +17,9 @@ use crate::peering::endpoint::{Endpoint, ParseEndpointError};
 pub const DEFAULT_PEER_PORT: u16 = 9651;
 /// Port of the beacons.
 pub const DEFAULT_DISCOVERY_PORT: u16 = 9650;
+/// Where JSON-RPC listens.
+pub const DEFAULT_JSONRPC_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8990);
 /// Name of the node's interface.
 pub const DEFAULT_TUN_NAME: &str = "mycelium";
 /// A configuration larger than this is a mistaken path.
@@ -35,6 +38,8 @@ pub struct Config {
     pub discovery: Option<Discovery>,
     /// Address of the HTTP API.
     pub api_address: SocketAddr,
+    /// Address of JSON-RPC.
+    pub jsonrpc_address: SocketAddr,
     /// Address of the metrics; `None`: not served.
     pub metrics_address: Option<SocketAddr>,
     /// Name of the node's interface; `None`: no interface.
@@ -61,6 +66,7 @@ impl Config {
             ),
             ("peer discovery", self.discovery != new.discovery),
             ("api_addr", self.api_address != new.api_address),
+            ("jsonrpc_addr", self.jsonrpc_address != new.jsonrpc_address),
             (
                 "metrics_api_address",
                 self.metrics_address != new.metrics_address,
@@ -230,6 +236,7 @@ struct FileConfig {
     peer_discovery_port: Option<u16>,
     peer_discovery_interfaces: Option<Vec<String>>,
     api_addr: Option<SocketAddr>,
+    jsonrpc_addr: Option<SocketAddr>,
     metrics_api_address: Option<SocketAddr>,
     firewall_mark: Option<u32>,
     log_level: Option<Level>,
@@ -265,6 +272,7 @@ impl FileConfig {
                     config.peer_discovery_interfaces = Some(field.strings()?);
                 }
                 "api_addr" => config.api_addr = Some(field.address()?),
+                "jsonrpc_addr" => config.jsonrpc_addr = Some(field.address()?),
                 "metrics_api_address" => config.metrics_api_address = Some(field.address()?),
                 "firewall_mark" => {
                     config.firewall_mark = Some(field.number("a mark, 0 to 4294967295")?)
@@ -275,7 +283,7 @@ impl FileConfig {
                     field.number::<u8>("1 to 254")?;
                 }
                 "topic_config" | "cdn_cache" | "enable_dns" | "vsock_listen_port"
-                | "jsonrpc_addr" | "network_name" | "network_key_file" => notices.push(Notice {
+                | "network_name" | "network_key_file" => notices.push(Notice {
                     code: "config-key-not-supported",
                     text: format!(
                         "{}: {} is ignored: this node does not have that feature yet",
@@ -494,6 +502,10 @@ fn merge(file: FileConfig, flags: &NodeArgs, notices: &mut Vec<Notice>) -> Confi
             .api_addr
             .or(file.api_addr)
             .unwrap_or(DEFAULT_API_ADDRESS),
+        jsonrpc_address: flags
+            .jsonrpc_addr
+            .or(file.jsonrpc_addr)
+            .unwrap_or(DEFAULT_JSONRPC_ADDRESS),
         metrics_address: flags.metrics_api_address.or(file.metrics_api_address),
         tun_name: (!no_tun).then(|| {
             flags

@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::args::CommandLine;
 use crate::config::{self, Config};
+use crate::descriptors;
 use crate::engine::{AttachedLink, Engine, EngineConfig, EngineHandle};
 use crate::health::Health;
 use crate::host::HostInterface;
@@ -98,6 +99,7 @@ async fn serve(
     health: Health,
     log: LogControl,
 ) -> anyhow::Result<()> {
+    descriptors::raise_limit();
     let mut signals = Signals::listen().context("cannot handle signals")?;
     let notifier = Notifier::from_environment();
     let public_key = secret.public_key();
@@ -366,6 +368,12 @@ impl RunningNode<'_> {
             "the API",
             "--api-addr",
             self.config.api_address,
+        );
+        bind(
+            ListenerService::JsonRpc,
+            "JSON-RPC",
+            "--jsonrpc-addr",
+            self.config.jsonrpc_address,
         );
         if let Some(address) = self.config.metrics_address {
             bind(

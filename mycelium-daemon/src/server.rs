@@ -1,4 +1,4 @@
-//! The thread that serves the API and the metrics.
+//! The thread that serves the API, JSON-RPC and the metrics.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,8 +7,11 @@ use axum::Router;
 use axum::middleware;
 use mycelium_api::ListenerService;
 
+use self::bounded::Bounded;
 use crate::status::NodeView;
 use crate::{api, metrics};
+
+mod bounded;
 
 const BACKLOG: i32 = 128;
 
@@ -54,7 +57,9 @@ pub(crate) fn spawn(
                 for (listener, app) in servers {
                     match tokio::net::TcpListener::from_std(listener) {
                         Ok(listener) => {
-                            tasks.spawn(async move { axum::serve(listener, app).await });
+                            tasks.spawn(async move {
+                                axum::serve(Bounded::new(listener), app).await
+                            });
                         }
                         Err(error) => tracing::warn!(%error, "a server did not start"),
                     }
@@ -69,6 +74,7 @@ fn app(service: ListenerService, node: NodeView, bound: SocketAddr) -> Router {
     match service {
         // Scrapers name this host as they like, and there is nothing to change or to hide.
         ListenerService::Metrics => return metrics::app(node),
+        ListenerService::JsonRpc => api::rpc::app(node),
         _ => api::app(node),
     }
     .layer(middleware::from_fn_with_state(bound, api::require_our_host))

@@ -196,6 +196,98 @@ fn identities_come_and_go_and_secrets_stay() {
     until("removal of the interface", gone);
 }
 
+/// One JSON-RPC request at some path; code and answer.
+fn rpc(place: &Place, content_type: &str, body: &str) -> (u16, String) {
+    let ask = || {
+        let mut stream = TcpStream::connect("127.0.0.1:8990").ok()?;
+        let length = body.len();
+        let head = format!(
+            "POST /rpc/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        Some(answer)
+    };
+    let answer = until("answer", || place.namespace.run(ask).unwrap());
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
+}
+
+#[test]
+fn json_rpc_answers_with_the_codes_of_the_present_network() {
+    let Some(place) = Place::new() else { return };
+    let _node = start(&place, &["--no-tun"]);
+    let call = |method: &str, params: Value| -> Value {
+        let request = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
+        let (code, body) = rpc(&place, "application/json", &request.to_string());
+        assert_eq!(code, 200);
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            (&answer["jsonrpc"], &answer["id"]),
+            (&json!("2.0"), &json!(7))
+        );
+        if answer["result"].is_null() {
+            answer["error"]["code"].clone()
+        } else {
+            answer["result"].clone()
+        }
+    };
+    assert_eq!(
+        call("getInfo", json!([]))["nodeIp"],
+        "430:9364:d8d8:84a9:dd60:de78:c767:d361"
+    );
+    let key = "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f";
+    assert_eq!(
+        call("getPublicKeyFromIp", json!({"ip": "430:9364:d8d8:84a9::5"})),
+        key
+    );
+    assert_eq!(call("getPublicKeyFromIp", json!(["431::"])), -32008);
+    assert_eq!(call("getPublicKeyFromIp", json!(["x"])), -32007);
+    assert_eq!(call("getPublicKeyFromIp", json!([])), -32602);
+    assert_eq!(call("addPeer", json!(["x"])), -32009);
+    assert_eq!(call("addPeer", json!(["tcp://127.0.0.1:9"])), true);
+    assert_eq!(
+        call("addPeer", json!({"endpoint": "tcp://127.0.0.1:9"})),
+        -32010
+    );
+    assert_eq!(
+        call("getPeers", json!([]))[0]["endpoint"]["socketAddr"],
+        "127.0.0.1:9"
+    );
+    assert_eq!(call("deletePeer", json!(["x"])), -32012);
+    assert_eq!(call("deletePeer", json!(["tcp://127.0.0.1:9"])), true);
+    assert_eq!(call("deletePeer", json!(["tcp://127.0.0.1:9"])), -32011);
+    assert_eq!(call("getSelectedRoutes", json!(null)), json!([]));
+    assert_eq!(call("popMessage", json!([])), -32601);
+    assert_eq!(call("rpc.discover", json!([]))["openrpc"], "1.2.6");
+
+    assert_eq!(rpc(&place, "text/plain", "{}").0, 415);
+    let code = |body| -> Value {
+        serde_json::from_str::<Value>(&rpc(&place, "application/json", body).1).unwrap()["error"]["code"].clone()
+    };
+    assert_eq!(code("{"), -32700);
+    assert_eq!(code("{}"), -32600);
+    assert_eq!(code("[]"), -32600);
+    let notification = r#"{"jsonrpc":"2.0","method":"getInfo"}"#;
+    assert_eq!(
+        rpc(&place, "application/json", notification),
+        (200, String::new())
+    );
+    let batch =
+        r#"[{"jsonrpc":"2.0","id":"a","method":"getPeers"},{"jsonrpc":"2.0","id":1,"method":"x"}]"#;
+    let answers: Value =
+        serde_json::from_str(&rpc(&place, "application/json-rpc", batch).1).unwrap();
+    assert_eq!(
+        (&answers[0]["id"], &answers[1]["id"]),
+        (&json!("a"), &json!(1))
+    );
+}
+
 #[test]
 fn metrics_are_served_where_asked_for() {
     let Some(place) = Place::new() else { return };

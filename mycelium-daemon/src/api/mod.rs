@@ -21,6 +21,7 @@ mod identities;
 mod info;
 mod peers;
 mod routes;
+pub mod rpc;
 
 /// Largest body that is read; the largest sensible one is a few hundred bytes.
 const MAX_BODY: usize = 64 << 10;
