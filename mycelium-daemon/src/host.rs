@@ -1,10 +1,10 @@
 //! The interface towards the host: a TUN with the identity's address, in this or another network namespace.
 
-use std::fs::File;
 use std::io;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -130,7 +130,10 @@ fn create_in(path: &Path, name: &str, address: Ipv6Addr) -> Result<SyncDevice, H
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(namespace)?;
+    // Without NONBLOCK the open of a FIFO, say, would wait for ever.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| namespace(error.into()))?;
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("netns".to_owned());
         let thread = thread

@@ -35,6 +35,7 @@ pub mod status;
 // The engine: two threads, links and interfaces.
 pub mod clock;
 mod control;
+pub(crate) mod descriptors;
 pub mod engine;
 pub mod host;
 pub mod link;

@@ -57,9 +57,9 @@ pub(crate) fn spawn(
                 for (listener, app) in servers {
                     match tokio::net::TcpListener::from_std(listener) {
                         Ok(listener) => {
-                            tasks.spawn(async move {
-                                axum::serve(Bounded::new(listener), app).await
-                            });
+                            tasks.spawn(
+                                async move { axum::serve(Bounded::new(listener), app).await },
+                            );
                         }
                         Err(error) => tracing::warn!(%error, "a server did not start"),
                     }

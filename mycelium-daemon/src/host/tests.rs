@@ -82,3 +82,14 @@ fn an_interface_can_live_in_another_namespace() {
         .unwrap()
         .unwrap();
 }
+
+#[test]
+fn what_is_no_namespace_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [fifo.as_path(), Path::new("/dev/zero"), directory.path()] {
+        let error = HostInterface::create("ours", Some(path), ADDRESS).unwrap_err();
+        assert!(error.to_string().contains("cannot enter"), "{error}");
+    }
+}

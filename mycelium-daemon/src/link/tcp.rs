@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{Established, Transport, link_info, unmapped};
+use crate::descriptors;
 
 /// Static cost over IPv4 (wire spec §2.7).
 const COST: u16 = 15;
@@ -90,6 +91,9 @@ fn listen_on(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<TcpL
 pub async fn accept(listener: &TcpListener) -> io::Result<Established> {
     loop {
         match listener.accept().await {
+            Ok((stream, remote)) if descriptors::is_scarce(&stream) => {
+                tracing::debug!(%remote, "too few descriptors left: inbound connection refused");
+            }
             Ok((stream, remote)) => {
                 let result = set_options(&SockRef::from(&stream))
                     .and_then(|()| established(stream, unmapped(remote), None));
