@@ -103,7 +103,7 @@ impl Babel {
             return;
         }
         self.send_query(subnet, Generation::ORIGINAL, None, now);
-        self.revive_infeasible(subnet, now);
+        self.want_infeasible(subnet, None, now);
     }
 
     fn remember_query(
@@ -250,6 +250,6 @@ impl Babel {
             }
         }
         self.send_query(subnet, forwarded, Some(peer), now);
-        self.revive_infeasible(subnet, now);
+        self.want_infeasible(subnet, None, now);
     }
 }

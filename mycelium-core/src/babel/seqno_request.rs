@@ -23,12 +23,23 @@ const MAX_WAITING: usize = 16;
 /// From this try on we ask for one more: the present network ignores what it has passed on already for 60 s.
 const INSISTENT_TRY: u8 = 5;
 
+/// What a newer seqno is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Without it there is no route at all.
+    Any,
+    /// It opens a better route. When nobody answers, the matter rests for a while.
+    Better,
+}
+
 /// A seqno that is asked for.
 #[derive(Debug)]
 struct Pending {
     seqno: Seqno,
     /// Neighbours that asked us for it.
     waiting: Vec<PeerId>,
+    /// To whom we passed it on.
+    target: Option<PeerId>,
     sent_at: Time,
     forgotten_at: Time,
     /// Present while we need it ourselves.
@@ -37,6 +48,8 @@ struct Pending {
 
 #[derive(Clone, Copy, Debug)]
 struct Repetition {
+    /// Whose route needs it.
+    peer: PeerId,
     tries: u8,
     at: Time,
     pause: Duration,
@@ -55,30 +68,23 @@ impl Pending {
 }
 
 impl Babel {
-    /// We know routes to `subnet` by `router_id` that only a newer seqno makes feasible: ask for one, `peer` first.
+    /// We know a route to `subnet`, by `router_id` and over `peer`, that only this seqno makes feasible: ask for it.
     pub(super) fn want_newer_seqno(
         &mut self,
         subnet: Subnet,
         router_id: RouterId,
-        peer: Option<PeerId>,
+        seqno: Seqno,
+        peer: PeerId,
+        need: Need,
         now: Time,
     ) {
-        let Some(destination) = self.table.get(subnet) else {
-            return;
-        };
-        let distance = destination
-            .sources
-            .find(&router_id)
-            .and_then(|source| destination.sources.distance(source));
-        let Some(distance) = distance else {
-            return;
-        };
-        let seqno = distance.seqno.next();
         let already = self
             .seqno_requests
             .0
             .get(&(subnet, router_id))
-            .is_some_and(|pending| pending.ours.is_some() && pending.seqno.is_at_least(seqno));
+            .filter(|pending| pending.seqno.is_at_least(seqno))
+            .and_then(|pending| pending.ours)
+            .is_some_and(|ours| need == Need::Better || ours.tries < self.config.seqno_tries);
         if already {
             return;
         }
@@ -86,8 +92,9 @@ impl Babel {
             self.counters.refused_budget += 1;
             return;
         }
-        let pause = self.patience(peer);
+        let pause = self.patience(Some(peer));
         let ours = Some(Repetition {
+            peer,
             tries: 1,
             at: now + pause,
             pause: pause * 2,
@@ -96,6 +103,7 @@ impl Babel {
             return;
         };
         pending.ours = ours;
+        pending.target = None;
         self.send_seqno_request(subnet, router_id, seqno, peer);
         self.arm_seqno(subnet, router_id);
     }
@@ -117,6 +125,7 @@ impl Babel {
         let pending = self.seqno_requests.0.entry(key).or_insert_with(|| Pending {
             seqno,
             waiting: Vec::new(),
+            target: None,
             sent_at: now,
             forgotten_at: now,
             ours: None,
@@ -129,26 +138,24 @@ impl Babel {
         Some(pending)
     }
 
-    /// Ask `peer`, or else every neighbour with a finite route by that origin.
+    /// Ask `peer`, and every other neighbour whose route by that origin waits for a newer seqno.
     fn send_seqno_request(
         &mut self,
         subnet: Subnet,
         router_id: RouterId,
         seqno: Seqno,
-        peer: Option<PeerId>,
+        peer: PeerId,
     ) {
-        let targets = match peer {
-            Some(peer) => vec![peer],
-            None => self.table.get(subnet).map_or_else(Vec::new, |destination| {
-                let source = destination.sources.find(&router_id);
-                destination
-                    .routes
-                    .iter()
-                    .filter(|route| route.metric.is_finite() && Some(route.source) == source)
-                    .map(|route| route.peer)
-                    .collect()
-            }),
-        };
+        let targets: Vec<PeerId> = self.table.get(subnet).map_or_else(Vec::new, |destination| {
+            let source = destination.sources.find(&router_id);
+            destination
+                .routes
+                .iter()
+                .filter(|route| route.metric.is_finite() && Some(route.source) == source)
+                .filter(|route| route.peer == peer || !destination.is_feasible(route))
+                .map(|route| route.peer)
+                .collect()
+        });
         let request = SeqnoRequest {
             seqno: seqno.raw(),
             hop_count: HOP_COUNT,
@@ -197,7 +204,7 @@ impl Babel {
             return;
         };
         if repetition.tries >= self.config.seqno_tries {
-            pending.ours = None;
+            repetition.at = pending.forgotten_at;
             return;
         }
         repetition.tries += 1;
@@ -211,29 +218,26 @@ impl Babel {
         } else {
             pending.seqno
         };
-        self.send_seqno_request(subnet, router_id, seqno, None);
+        let peer = repetition.peer;
+        self.send_seqno_request(subnet, router_id, seqno, peer);
     }
 
-    /// An announcement with this seqno came: those that waited for it, or something older, are returned.
+    /// An announcement with this seqno came. If it, or something older, was asked for: the neighbours that wait.
     pub(super) fn seqno_arrived(
         &mut self,
         subnet: Subnet,
         router_id: &RouterId,
         seqno: Seqno,
-    ) -> Vec<PeerId> {
+    ) -> Option<Vec<PeerId>> {
         let key = (subnet, *router_id);
-        let arrived = self
-            .seqno_requests
-            .0
-            .get(&key)
-            .is_some_and(|pending| seqno.is_at_least(pending.seqno));
-        if !arrived {
-            return Vec::new();
+        let pending = self.seqno_requests.0.get(&key)?;
+        if !seqno.is_at_least(pending.seqno) {
+            return None;
         }
         self.seqno_requests
             .0
             .remove(&key)
-            .map_or_else(Vec::new, |pending| pending.waiting)
+            .map(|pending| pending.waiting)
     }
 
     /// Pass the route on to those that waited for it, if it became ours.
@@ -335,7 +339,8 @@ impl Babel {
             if !pending.waiting.contains(&peer) && pending.waiting.len() < MAX_WAITING {
                 pending.waiting.push(peer);
             }
-            if now.since(pending.sent_at) < self.config.seqno_duplicate {
+            let same_way = pending.ours.is_some() || pending.target == Some(target);
+            if same_way && now.since(pending.sent_at) < self.config.seqno_duplicate {
                 self.counters.requests_not_forwarded += 1;
                 return;
             }
@@ -343,6 +348,7 @@ impl Babel {
         let Some(pending) = self.pending(subnet, request.router_id, wanted, now) else {
             return;
         };
+        pending.target = Some(target);
         if !pending.waiting.contains(&peer) && pending.waiting.len() < MAX_WAITING {
             pending.waiting.push(peer);
         }
@@ -360,10 +366,19 @@ impl Babel {
     /// becomes our own route and hence an answer; else feasible routes first, then the shortest.
     fn towards(&self, asker: PeerId, subnet: Subnet) -> Option<PeerId> {
         let destination = self.table.get(subnet)?;
+        // Two links may lead to one node.
+        let same_node = |peer| {
+            let key = |peer| {
+                self.neighbours
+                    .get(&peer)
+                    .and_then(|neighbour| neighbour.public_key)
+            };
+            peer == asker || key(asker).is_some_and(|asker| key(peer) == Some(asker))
+        };
         destination
             .routes
             .iter()
-            .filter(|route| route.peer != asker)
+            .filter(|route| !same_node(route.peer))
             .filter_map(|route| {
                 let cost = self.neighbours.get(&route.peer)?.cost();
                 let total = route.metric.plus(cost).finite()?;

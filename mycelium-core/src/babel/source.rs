@@ -92,6 +92,16 @@ impl Sources {
                 .is_none_or(|distance| distance.admits(seqno, metric))
     }
 
+    /// The oldest seqno with which `metric` would be feasible; `None` if any is.
+    pub(crate) fn seqno_for(&self, index: SourceIndex, metric: Metric) -> Option<Seqno> {
+        let distance = self.distance(index)?;
+        if metric < distance.metric {
+            Some(distance.seqno)
+        } else {
+            Some(distance.seqno.next())
+        }
+    }
+
     /// We announced this: keep the smallest distance of the newest seqno. Retractions do not count.
     pub(crate) fn announced(
         &mut self,

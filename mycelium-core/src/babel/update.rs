@@ -9,6 +9,7 @@ use super::metric::Metric;
 use super::neighbour::Neighbour;
 use super::route::{Announced, Route};
 use super::seqno::Seqno;
+use super::seqno_request::Need;
 use crate::addr::Subnet;
 use crate::config::{centiseconds, hold_time};
 use crate::fib::FibEntry;
@@ -30,7 +31,7 @@ enum Outcome {
     /// Look at the destination again.
     Stored { feasible: bool },
     /// The selected route would have become infeasible: kept as it was, and a newer seqno is asked for.
-    Kept,
+    Kept { needed: Seqno },
     /// No room.
     Refused,
 }
@@ -107,9 +108,9 @@ impl Babel {
         let seqno = Seqno::new(update.seqno);
         match self.store(peer, subnet, update, now) {
             Outcome::Refused => self.counters.refused_full += 1,
-            Outcome::Kept => {
+            Outcome::Kept { needed } => {
                 self.counters.infeasible += 1;
-                self.want_newer_seqno(subnet, update.router_id, Some(peer), now);
+                self.want_newer_seqno(subnet, update.router_id, needed, peer, Need::Better, now);
                 self.rearm(subnet, now);
             }
             Outcome::Stored { feasible } => {
@@ -117,14 +118,11 @@ impl Babel {
                 self.reselect(subnet, Cause::Route, now);
                 if !feasible {
                     self.counters.infeasible += 1;
-                    let nothing = self
-                        .table
-                        .get(subnet)
-                        .is_some_and(|destination| destination.selected.is_none());
-                    if nothing {
-                        self.want_newer_seqno(subnet, update.router_id, Some(peer), now);
-                    }
                 }
+                // What came over one way may not be what another way needs.
+                let news = waiting.is_none().then_some(peer);
+                self.want_infeasible(subnet, news, now);
+                let waiting = waiting.unwrap_or_default();
                 self.answer_waiting(subnet, seqno, &waiting, now);
                 self.rearm(subnet, now);
             }
@@ -191,6 +189,10 @@ impl Babel {
             return Outcome::Refused;
         };
         let feasible = destination.sources.is_feasible(source, seqno, metric);
+        let needed = destination
+            .sources
+            .seqno_for(source, metric)
+            .unwrap_or(seqno);
         let selected = destination.selected == Some(peer);
         let fresh = Route {
             peer,
@@ -202,7 +204,7 @@ impl Babel {
         };
         if let Some(route) = destination.route_mut(peer) {
             if selected && !feasible && route.source == source {
-                return Outcome::Kept;
+                return Outcome::Kept { needed };
             }
             *route = fresh;
         } else {
@@ -300,6 +302,9 @@ impl Babel {
         if before.is_none() {
             self.queries_satisfied(subnet);
         }
+        if before != after {
+            self.want_infeasible(subnet, None, now);
+        }
     }
 
     fn on_route_lost(&mut self, subnet: Subnet, now: Time) {
@@ -307,28 +312,41 @@ impl Babel {
         self.fib_changed = true;
         self.counters.routes_lost += 1;
         self.event(Event::RouteLost { subnet });
-        self.revive_infeasible(subnet, now);
+        self.want_infeasible(subnet, None, now);
     }
 
-    /// If there are only infeasible routes, ask for a seqno that makes the shortest of them feasible.
-    pub(super) fn revive_infeasible(&mut self, subnet: Subnet, now: Time) {
+    /// If the shortest route may not be used, because it might lead through ourselves, and nothing about as good may,
+    /// ask for the seqno that proves its worth (RFC 8966 §3.8.2.1 and §3.8.2.2). `news` is the neighbour whose Update
+    /// made us look: nothing is asked if its route is not the one.
+    pub(super) fn want_infeasible(&mut self, subnet: Subnet, news: Option<PeerId>, now: Time) {
         let Some(destination) = self.table.get(subnet) else {
             return;
         };
-        let shortest = destination
-            .routes
-            .iter()
-            .filter_map(|route| {
-                let cost = self.neighbours.get(&route.peer)?.cost();
-                let total = route.metric.plus(cost).finite()?;
-                Some((total, route.peer, route.source))
-            })
-            .min_by_key(|&(total, peer, _)| (total, peer));
-        let Some((_, _, source)) = shortest else {
+        let total = |route: &Route| {
+            let cost = self.neighbours.get(&route.peer)?.cost();
+            route.metric.plus(cost).finite()
+        };
+        let routes = destination.routes.iter();
+        let Some((length, peer, route)) = routes
+            .filter_map(|route| Some((total(route)?, route.peer, route)))
+            .min_by_key(|&(length, peer, _)| (length, peer))
+        else {
             return;
         };
-        if let Some(&router_id) = destination.sources.router_id(source) {
-            self.want_newer_seqno(subnet, router_id, None, now);
+        let selected = destination.selected_route().and_then(total);
+        let good_enough = selected
+            .is_some_and(|selected| selected <= length.saturating_add(self.config.hysteresis));
+        if good_enough || destination.is_feasible(route) || news.is_some_and(|news| news != peer) {
+            return;
+        }
+        let need = match selected {
+            Some(_) => Need::Better,
+            None => Need::Any,
+        };
+        let router_id = destination.sources.router_id(route.source).copied();
+        let needed = destination.sources.seqno_for(route.source, route.metric);
+        if let (Some(router_id), Some(needed)) = (router_id, needed) {
+            self.want_newer_seqno(subnet, router_id, needed, peer, need, now);
         }
     }
 
@@ -344,13 +362,31 @@ impl Babel {
         if let Some((update, next_hop)) = self.selected_update(subnet) {
             // What nobody hears must not shrink the feasibility distance: a leaf accepts any detour.
             if self.neighbours.keys().any(|&peer| peer != next_hop) {
+                let ghost = self.ghost(subnet, &update);
                 self.note_announced(subnet, &update, now);
+                if let Some(ghost) = ghost {
+                    self.send(next_hop, &Tlv::Update(ghost));
+                }
                 self.send_to_all(&Tlv::Update(update), Some(next_hop));
             }
         } else if let Some(retraction) = self.retraction(subnet) {
             self.send_to_all(&Tlv::Update(retraction), None);
         }
         self.rearm(subnet, now);
+    }
+
+    /// The retraction of what the next hop may still hold of us by another router-id. Feasibility does not compare
+    /// router-ids: if the next hop lost its route, it would take ours, and packets would go back and forth.
+    fn ghost(&self, subnet: Subnet, update: &Update) -> Option<Update> {
+        let destination = self.table.get(subnet)?;
+        let announced = destination.announced?;
+        let router_id = *destination.sources.router_id(announced.source)?;
+        (router_id != update.router_id).then(|| Update {
+            seqno: announced.seqno.raw(),
+            metric: Metric::INFINITE.raw(),
+            router_id,
+            ..*update
+        })
     }
 
     /// Tell one neighbour of the selected route, unless it is the next hop.

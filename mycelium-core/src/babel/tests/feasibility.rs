@@ -89,8 +89,8 @@ fn another_incarnation_of_a_node_has_its_own_feasibility() {
     assert_eq!(solo.next_hop(new), Some(P2));
     assert_eq!(
         updates(&sent, new),
-        [(P1, 0, 310), (P3, 0, 310)],
-        "another router-id is told"
+        [(P2, 40, INFINITE), (P1, 0, 310), (P3, 0, 310)],
+        "another router-id is told, and the new next hop forgets the old one"
     );
 }
 
@@ -236,4 +236,18 @@ fn sources_of_a_destination_are_bounded_and_the_oldest_unused_one_goes() {
             .any(|route| route.next_hop == P2 && !route.feasible),
         "that of a recent one is not"
     );
+}
+
+#[test]
+fn a_next_hop_by_a_new_router_id_is_told_to_forget_what_we_said_of_the_old_one() {
+    let mut solo = Solo::new();
+    let old = Remote::incarnation(1, 1);
+    let new = Remote::incarnation(1, 2);
+    solo.up(P1);
+    solo.up(P2);
+    let sent = solo.update(P1, old.update(5, 30));
+    assert_eq!(updates(&sent, old), [(P2, 5, 40)]);
+    let sent = solo.update(P2, new.update(0, 0));
+    assert_eq!(updates(&sent, new), [(P2, 5, INFINITE), (P1, 0, 10)]);
+    assert_eq!(solo.next_hop(new), Some(P2));
 }

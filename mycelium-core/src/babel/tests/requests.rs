@@ -364,3 +364,48 @@ fn an_infeasible_offer_when_nothing_is_selected_is_turned_into_a_request() {
     solo.update(P2, remote.update(1, 400));
     assert_eq!(solo.next_hop(remote), Some(P2));
 }
+
+#[test]
+fn a_much_better_route_that_may_not_be_used_is_asked_for_as_well() {
+    let mut solo = Solo::new();
+    let remote = Remote::new(1);
+    for peer in [P1, P2, P3] {
+        solo.up(peer);
+    }
+    solo.update(P1, remote.update(0, 10));
+    solo.update(P1, remote.update(0, INFINITE));
+    solo.update(P2, remote.update(1, 300));
+    let sent = solo.update(P3, remote.update(0, 285));
+    assert_eq!(
+        seqno_requests(&sent, remote),
+        [(P3, 1, 64)],
+        "the seqno that we have would do: it is shorter than what we announced"
+    );
+    assert_eq!(solo.next_hop(remote), Some(P2));
+    solo.update(P3, remote.update(1, 285));
+    assert_eq!(solo.next_hop(remote), Some(P3));
+}
+
+#[test]
+fn a_slightly_better_route_that_may_not_be_used_is_left_alone() {
+    let mut solo = Solo::new();
+    let remote = Remote::new(1);
+    for peer in [P1, P2, P3] {
+        solo.up(peer);
+    }
+    solo.update(P2, remote.update(1, 300));
+    let sent = solo.update(P3, remote.update(0, 295));
+    assert_eq!(seqno_requests(&sent, remote), []);
+}
+
+#[test]
+fn a_seqno_request_does_not_go_back_over_another_link_to_the_asker() {
+    let mut solo = Solo::new();
+    let (remote, neighbour) = (Remote::new(1), Remote::new(2));
+    for peer in [P1, P2] {
+        solo.up(peer);
+        solo.update(peer, neighbour.update(0, 0));
+    }
+    solo.update(P1, remote.update(7, 100));
+    assert_eq!(solo.seqno_request(P2, remote, 8, 64), []);
+}
