@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use mycelium_core::time::Duration;
+use nix::sys::socket::{setsockopt, sockopt};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
@@ -47,6 +48,10 @@ const INITIAL_WINDOW: u64 = 128 << 10;
 /// Round trip assumed before the first measurement. Unanswered first packets are repeated after three of it, then twice as
 /// late each time: a peer that starts a moment after us is found within 30 ms, not after the standard's second.
 const INITIAL_RTT: Duration = Duration::from_millis(10);
+/// The socket is shared by all links. The kernel keeps up to 208 KiB of packets, at our expense, for each neighbour that it
+/// cannot resolve, about three seconds long: with its default of the same size one dead neighbour silences all others.
+const SOCKET_SEND_BUFFER: usize = 4 << 20;
+/// What arrives while the runtime is busy elsewhere.
 const SOCKET_RECEIVE_BUFFER: usize = 2 << 20;
 
 /// Why a QUIC link did not come about.
@@ -267,8 +272,13 @@ fn socket(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<UdpSock
     if let Some(mark) = firewall_mark {
         socket.set_mark(mark)?;
     }
-    // The kernel gives what its limit allows; less means more loss in bursts, not failure.
-    let _ = socket.set_recv_buffer_size(SOCKET_RECEIVE_BUFFER);
+    // Beyond the system's limit only with CAP_NET_ADMIN, which a node with an interface has.
+    if setsockopt(&socket, sockopt::SndBufForce, &SOCKET_SEND_BUFFER).is_err() {
+        socket.set_send_buffer_size(SOCKET_SEND_BUFFER)?;
+    }
+    if setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(SOCKET_RECEIVE_BUFFER)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
