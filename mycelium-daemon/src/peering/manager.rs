@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::{Backoff, Failure};
+use super::chatter::Chatter;
 use super::dialer::{DialError, Dialer};
 use super::endpoint::{Endpoint, Scheme, Target, is_inside_overlay};
 use super::netmon::{self, Change};
@@ -365,6 +366,8 @@ pub struct Manager<L> {
     attempts: u64,
     counters: Counters,
     past_bytes: (u64, u64),
+    /// Of lines about nodes that we did not ask for.
+    chatter: Chatter,
 }
 
 impl<L: Links> Manager<L> {
@@ -382,6 +385,7 @@ impl<L: Links> Manager<L> {
             attempts: 0,
             counters: Counters::default(),
             past_bytes: (0, 0),
+            chatter: Chatter::new(Instant::now()),
         };
         manager.configure(peers);
         (manager, PeerHandle(sender))
@@ -606,7 +610,7 @@ impl<L: Links> Manager<L> {
         } else {
             self.counters.added_inbound += 1;
             let link = self.attach(link, Owner::Inbound);
-            tracing::info!(peer = %inbound_endpoint(&link), "peer connected to us");
+            self.say_of_stranger(&inbound_endpoint(&link), "peer connected to us");
             self.inbound.insert(link.peer, Inbound { link });
         }
     }
@@ -641,12 +645,21 @@ impl<L: Links> Manager<L> {
         }
     }
 
+    fn say_of_stranger(&mut self, peer: &Endpoint, text: &str) {
+        match self.chatter.allow(Instant::now()) {
+            Some(0) => tracing::info!(%peer, "{text}"),
+            Some(left_out) => tracing::info!(%peer, left_out, "{text}"),
+            None => tracing::debug!(%peer, "{text}"),
+        }
+    }
+
     fn on_closed(&mut self, peer: PeerId, closed: &LinkClosed) {
         match self.owners.remove(&peer) {
             Some(Owner::Inbound) => {
                 if let Some(entry) = self.inbound.remove(&peer) {
                     self.keep_bytes(entry.link.bytes());
-                    tracing::info!(peer = %inbound_endpoint(&entry.link), reason = %closed, "inbound peer is gone");
+                    let text = format!("inbound peer is gone: {closed}");
+                    self.say_of_stranger(&inbound_endpoint(&entry.link), &text);
                 }
             }
             Some(Owner::Outgoing(endpoint)) => self.on_outgoing_closed(&endpoint, peer, closed),
@@ -702,7 +715,7 @@ impl<L: Links> Manager<L> {
             self.counters.refused_discovered += 1;
             return;
         }
-        tracing::info!(peer = %endpoint, "peer found on the local network");
+        self.say_of_stranger(&endpoint, "peer found on the local network");
         // It is not in the table, so this succeeds.
         let _ = self.add(endpoint, Origin::Discovered);
     }

@@ -10,6 +10,7 @@
 //! All of it runs on the main thread; none of it sees a packet. Where a link's packets go is the engine's business.
 
 mod backoff;
+mod chatter;
 pub mod dialer;
 pub mod discovery;
 pub mod endpoint;
