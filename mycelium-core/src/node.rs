@@ -40,7 +40,7 @@ impl Node {
             Input::Heard { peer } => self.babel.on_heard(peer, now),
             Input::RouteNeeded { subnet, from } => self.babel.on_route_needed(subnet, from, now),
             Input::AddIdentity { id, secret } => self.babel.add_identity(id, secret, now),
-            Input::RemoveIdentity { id } => self.babel.remove_identity(id),
+            Input::RemoveIdentity { id } => self.babel.remove_identity(id, now),
             Input::Resolve { subnet } => self.babel.look_for(subnet, now),
             Input::Shutdown => self.babel.shutdown(),
         }

@@ -168,12 +168,14 @@ impl Babel {
         self.dirty.insert(subnet);
     }
 
-    pub(crate) fn remove_identity(&mut self, id: IdentityId) {
+    pub(crate) fn remove_identity(&mut self, id: IdentityId, now: Time) {
         if id == IdentityId::NODE {
             return;
         }
         if let Some(subnet) = self.origins.subnet_of(id) {
-            self.retract_origin(subnet);
+            if let Some(origin) = self.retract_origin(subnet) {
+                self.remember_origin(subnet, &origin, now);
+            }
             self.fib.remove_origin(subnet);
             self.fib_changed = true;
         }
@@ -187,14 +189,32 @@ impl Babel {
         }
     }
 
-    fn retract_origin(&mut self, subnet: Subnet) {
-        let Some(origin) = self.origins.remove(subnet) else {
-            return;
-        };
+    fn retract_origin(&mut self, subnet: Subnet) -> Option<Origin> {
+        let origin = self.origins.remove(subnet)?;
         self.dirty.remove(&subnet);
         let interval = centiseconds(self.config.update_interval);
         let retraction = Tlv::Update(origin.update(subnet, Metric::INFINITE, interval));
         self.send_to_all(&retraction, None);
+        Some(origin)
+    }
+
+    /// What we originated may come back from those who have not heard of its end: its distance was 0, so none of that
+    /// is feasible.
+    fn remember_origin(&mut self, subnet: Subnet, origin: &Origin, now: Time) {
+        if !self.make_room() {
+            return;
+        }
+        let max_sources = self.config.max_sources;
+        let source = self
+            .table
+            .source(subnet, &origin.router_id, max_sources, now);
+        if let (Some(source), Some(destination)) = (source, self.table.get_mut(subnet)) {
+            destination
+                .sources
+                .announced(source, origin.seqno, Metric::ZERO, now);
+            self.table.note_routeless(subnet, now);
+        }
+        self.rearm(subnet, now);
     }
 
     pub(crate) fn peer_up(&mut self, peer: PeerId, link: LinkInfo, now: Time) {

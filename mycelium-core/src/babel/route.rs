@@ -249,11 +249,19 @@ impl RouteTable {
         };
         destination.routes.remove(position);
         self.routes -= 1;
-        if destination.routes.is_empty() {
+        self.note_routeless(subnet, now);
+        true
+    }
+
+    /// If the destination has no route: it is among the first to go when space is short.
+    pub(crate) fn note_routeless(&mut self, subnet: Subnet, now: Time) {
+        if let Some(destination) = self.destinations.get_mut(&subnet)
+            && destination.routes.is_empty()
+            && destination.routeless_since.is_none()
+        {
             destination.routeless_since = Some(now);
             self.routeless.insert((now, subnet));
         }
-        true
     }
 
     /// The destination that has had no route for longest.

@@ -92,10 +92,12 @@ impl Sources {
                 .is_none_or(|distance| distance.admits(seqno, metric))
     }
 
-    /// The oldest seqno with which `metric` would be feasible; `None` if any is.
+    /// The oldest seqno with which `metric` would be feasible; `None` if any is, or if the source was ourselves.
     pub(crate) fn seqno_for(&self, index: SourceIndex, metric: Metric) -> Option<Seqno> {
         let distance = self.distance(index)?;
-        if metric < distance.metric {
+        if distance.metric == Metric::ZERO {
+            None
+        } else if metric < distance.metric {
             Some(distance.seqno)
         } else {
             Some(distance.seqno.next())

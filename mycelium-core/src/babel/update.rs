@@ -217,7 +217,7 @@ impl Babel {
     }
 
     /// Make room for one more destination: those without routes go first, `false` if there are none.
-    fn make_room(&mut self) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         if self.table.len() < self.config.max_destinations {
             return true;
         }

@@ -28,6 +28,31 @@ fn an_identity_is_announced_when_added_and_retracted_when_removed() {
 }
 
 #[test]
+fn a_removed_identity_that_comes_back_from_a_neighbour_is_not_believed() {
+    let mut solo = Solo::new();
+    solo.up(P1);
+    let sent = solo.input(Input::AddIdentity {
+        id: IdentityId(5),
+        secret: secret(40),
+    });
+    let Some((_, Tlv::Update(ours))) = sent.first().copied() else {
+        panic!("announced");
+    };
+    let gone = Remote::of(secret(40).public_key(), 0);
+    solo.input(Input::RemoveIdentity { id: IdentityId(5) });
+    let echo = Update { metric: 20, ..ours };
+    assert_eq!(solo.update(P1, echo), []);
+    assert_eq!(solo.next_hop(gone), None);
+    let elsewhere = Remote::of(secret(40).public_key(), 77);
+    solo.update(P1, elsewhere.update(0, 20));
+    assert_eq!(
+        solo.next_hop(gone),
+        Some(P1),
+        "the same identity on another node is"
+    );
+}
+
+#[test]
 fn identities_have_router_ids_and_seqnos_of_their_own() {
     let mut solo = Solo::with(NodeConfig {
         zone: [0x12, 0x34],
