@@ -23,16 +23,19 @@ struct State {
 }
 
 impl Health {
-    /// Say (and log) that something does not work: `code` of `subject`. `hint` is what to do.
+    /// Say (and log, when it is news) that something does not work: `code` of `subject`. `hint` is what to do.
     pub fn raise(&self, code: &'static str, subject: &str, text: impl Into<String>, hint: &str) {
         let warning = Warning {
             code: code.to_owned(),
             text: text.into(),
             hint: (!hint.is_empty()).then(|| hint.to_owned()),
         };
-        tracing::warn!(code, hint, "{}", warning.text);
         let mut state = self.lock();
         let key = (code, subject.to_owned());
+        if state.warnings.get(&key) == Some(&warning) {
+            return;
+        }
+        tracing::warn!(code, hint, "{}", warning.text);
         if state.warnings.len() < MAX_WARNINGS || state.warnings.contains_key(&key) {
             state.warnings.insert(key, warning);
         }

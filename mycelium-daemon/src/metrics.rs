@@ -11,7 +11,7 @@ use prometheus::{
 };
 
 use crate::engine::EngineSnapshot;
-use crate::peering::manager::Peers;
+use crate::peering::view::Peers;
 use crate::status::NodeView;
 
 /// `GET /metrics` of `node`.

@@ -23,7 +23,8 @@ use crate::health::Health;
 use crate::host;
 use crate::identities::{Identities, IdentityRecord};
 use crate::peering::endpoint::{Endpoint, Scheme, Target};
-use crate::peering::manager::{Connection, LinkView, Origin, PeerHandle, PeerView, Peers};
+use crate::peering::handle::PeerHandle;
+use crate::peering::view::{Connection, LinkView, Origin, PeerView, Peers};
 
 /// So long after the start, having no link to any configured peer is worth a warning.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use mycelium_api::{AddPeer, PeerStats};
 
 use super::Refusal;
 use crate::peering::endpoint::{Endpoint, ParseEndpointError};
-use crate::peering::manager::{AddError, RemoveError};
+use crate::peering::handle::{AddError, RemoveError};
 use crate::status::NodeView;
 
 pub(super) async fn list(State(node): State<NodeView>) -> Json<Vec<PeerStats>> {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::peering::endpoint::Endpoint;
-use crate::peering::manager::{AddError, RemoveError};
+use crate::peering::handle::{AddError, RemoveError};
 use crate::status::NodeView;
 
 /// A request, or a batch; an answer is as long as it must be.

@@ -15,7 +15,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::manager::{PeerHandle, Request};
+use super::handle::{PeerHandle, Request};
 use super::netmon::{Interface, Interfaces};
 use crate::config::Discovery;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::manager::{PeerHandle, Request};
+use super::handle::{PeerHandle, Request};
 use crate::link::quic::QuicEndpoint;
 use crate::link::tcp;
 

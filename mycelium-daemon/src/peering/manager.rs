@@ -18,11 +18,11 @@ use super::backoff::{Backoff, Failure};
 use super::chatter::Chatter;
 use super::dialer::{DialError, Dialer};
 use super::endpoint::{Endpoint, Scheme, Target, is_inside_overlay};
+use super::handle::{self, AddError, PeerHandle, RemoveError, Request};
 use super::netmon::{self, Change};
+use super::view::{Connection, Counters, LinkView, Origin, PeerView, Peers};
 use crate::link::{Established, LinkClosed, LinkStats, Transport};
 
-/// Requests that wait. Senders wait when it is full; none of them is on a data path.
-const REQUESTS: usize = 128;
 /// Peers that may be found on the local network at a time.
 pub const MAX_DISCOVERED: usize = 128;
 /// Inbound links at a time.
@@ -58,181 +58,6 @@ pub trait Links: Send + 'static {
     fn attach(&self, link: Established) -> Attached;
     /// End a link.
     fn close(&self, peer: PeerId);
-}
-
-/// How a peer became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// From flags or file; a reload may remove it.
-    Configured,
-    /// Added through the API.
-    Added,
-    /// Heard on the local network.
-    Discovered,
-    /// It connected to us.
-    Inbound,
-}
-
-/// Whether there is a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
-    /// There is one.
-    Alive,
-    /// An attempt runs.
-    Connecting,
-    /// Neither.
-    Dead,
-}
-
-/// A peer as others see it.
-#[derive(Clone, Debug)]
-pub struct PeerView {
-    /// Where it is.
-    pub endpoint: Endpoint,
-    /// How it became known.
-    pub origin: Origin,
-    /// Whether there is a link.
-    pub connection: Connection,
-    /// The link.
-    pub link: Option<LinkView>,
-    /// The address last used, of a peer given by name.
-    pub address: Option<SocketAddr>,
-    /// Bytes sent over all links so far.
-    pub tx_bytes: u64,
-    /// Bytes received over all links so far.
-    pub rx_bytes: u64,
-    /// How long it is known.
-    pub known_for: Duration,
-    /// How long ago a link last came up; `None`: never.
-    pub last_connected: Option<Duration>,
-    /// Why there is no link.
-    pub last_error: Option<String>,
-}
-
-/// A link as others see it.
-#[derive(Clone, Debug)]
-pub struct LinkView {
-    /// Its id in the router.
-    pub peer: PeerId,
-    /// Transport.
-    pub scheme: Scheme,
-    /// Our end.
-    pub local: Option<SocketAddr>,
-    /// Their end.
-    pub remote: SocketAddr,
-    /// Bytes a second sent, lately.
-    pub tx_rate: u64,
-    /// Bytes a second received, lately.
-    pub rx_rate: u64,
-    /// Data packets that its queue refused or dropped.
-    pub dropped: u64,
-}
-
-/// Counts of what happened, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Attempts begun.
-    pub attempts_started: u64,
-    /// Attempts ended, well or not.
-    pub attempts_finished: u64,
-    /// Peers added: configured or by hand.
-    pub added_static: u64,
-    /// Peers added: connected to us.
-    pub added_inbound: u64,
-    /// Peers added: discovered.
-    pub added_discovered: u64,
-    /// Inbound links refused because of a limit.
-    pub refused_inbound: u64,
-    /// Beacons ignored because the table was full.
-    pub refused_discovered: u64,
-}
-
-/// The whole table at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Peers {
-    /// Every peer; those we dial first.
-    pub peers: Vec<PeerView>,
-    /// What happened so far.
-    pub counters: Counters,
-    /// Bytes sent and received over links of peers that are no longer in the table.
-    pub past_bytes: (u64, u64),
-}
-
-/// What the task can be told.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Add(Endpoint, oneshot::Sender<Result<(), AddError>>),
-    Remove(Endpoint, oneshot::Sender<Result<(), RemoveError>>),
-    Configure(Vec<Endpoint>),
-    List(oneshot::Sender<Peers>),
-    Discovered(SocketAddr),
-    Inbound(Box<Established>),
-    Network(Change),
-}
-
-/// Why a peer was not added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddError {
-    /// It is there.
-    #[error("a peer identified by that endpoint already exists")]
-    Exists,
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
-}
-
-/// Why a peer was not removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RemoveError {
-    /// It is not there.
-    #[error("a peer identified by that endpoint does not exist")]
-    Unknown,
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
-}
-
-/// Speaks to the task. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct PeerHandle(mpsc::Sender<Request>);
-
-impl PeerHandle {
-    /// Keep a link to `endpoint` from now on.
-    ///
-    /// # Errors
-    /// See [`AddError`].
-    pub async fn add(&self, endpoint: Endpoint) -> Result<(), AddError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Request::Add(endpoint, reply)).await;
-        answer.await.unwrap_or(Err(AddError::Stopping))
-    }
-
-    /// Forget `endpoint` and close its link.
-    ///
-    /// # Errors
-    /// See [`RemoveError`].
-    pub async fn remove(&self, endpoint: Endpoint) -> Result<(), RemoveError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Request::Remove(endpoint, reply)).await;
-        answer.await.unwrap_or(Err(RemoveError::Stopping))
-    }
-
-    /// Make the configured peers these.
-    pub async fn configure(&self, peers: Vec<Endpoint>) {
-        self.send(Request::Configure(peers)).await;
-    }
-
-    /// The table; empty while the node is stopping.
-    pub async fn list(&self) -> Peers {
-        let (reply, answer) = oneshot::channel();
-        self.send(Request::List(reply)).await;
-        answer.await.unwrap_or_default()
-    }
-
-    pub(crate) async fn send(&self, request: Request) {
-        // A closed channel means that the node is stopping: whoever waits for an answer sees that.
-        let _ = self.0.send(request).await;
-    }
 }
 
 #[derive(Debug)]
@@ -373,7 +198,7 @@ pub struct Manager<L> {
 impl<L: Links> Manager<L> {
     /// A task with these configured peers; [`run`](Self::run) runs it.
     pub fn new(links: L, dialer: Dialer, peers: Vec<Endpoint>) -> (Self, PeerHandle) {
-        let (sender, requests) = mpsc::channel(REQUESTS);
+        let (handle, requests) = handle::channel();
         let mut manager = Self {
             links,
             dialer,
@@ -388,7 +213,7 @@ impl<L: Links> Manager<L> {
             chatter: Chatter::new(Instant::now()),
         };
         manager.configure(peers);
-        (manager, PeerHandle(sender))
+        (manager, handle)
     }
 
     /// Until the last handle is gone.

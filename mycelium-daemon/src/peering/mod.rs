@@ -14,6 +14,8 @@ mod chatter;
 pub mod dialer;
 pub mod discovery;
 pub mod endpoint;
+pub mod handle;
 pub mod listener;
 pub mod manager;
 pub mod netmon;
+pub mod view;

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::endpoint::is_inside_overlay;
-use super::manager::{PeerHandle, Request};
+use super::handle::{PeerHandle, Request};
 
 /// One change of cable or Wi-Fi is a burst of messages; this much later all of them are in.
 const SETTLE: Duration = Duration::from_millis(50);
