@@ -166,7 +166,7 @@ fn create(name: &str, address: Ipv6Addr) -> Result<SyncDevice, HostError> {
         })
         .build_sync()
         .map_err(|error| classify(name, error))?;
-    quieten(name);
+    adjust(name);
     device.enabled(true).map_err(setup)?;
     device
         .if_index()
@@ -175,13 +175,14 @@ fn create(name: &str, address: Ipv6Addr) -> Result<SyncDevice, HostError> {
     Ok(device)
 }
 
-/// Ask the kernel for no link-local address, so that it sends no router solicitations into the overlay. In vain where
-/// /proc is read-only: then the data plane drops them.
-fn quieten(name: &str) {
-    const NONE: &str = "1";
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
-    if let Err(error) = std::fs::write(&path, NONE) {
-        tracing::debug!(path, %error, "cannot switch off link-local addresses");
+/// Two wishes to the kernel, in vain where /proc is read-only: no link-local address, so that it sends no router
+/// solicitations into the overlay (else the data plane drops them), and that the address survives `ip link set down`.
+fn adjust(name: &str) {
+    for (setting, value) in [("addr_gen_mode", "1"), ("keep_addr_on_down", "1")] {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
+        if let Err(error) = std::fs::write(&path, value) {
+            tracing::debug!(path, %error, "cannot change the interface setting");
+        }
     }
 }
 

@@ -171,7 +171,6 @@ pub(crate) async fn run(dataplane: DataPlane, channels: WorkerChannels) {
     let mut is_controlled = true;
     loop {
         tokio::select! {
-            biased;
             turn = turns.recv(), if is_controlled => match turn {
                 Some(turn) => worker.borrow_mut().take_turn(turn),
                 // The control thread has stopped; the order to leave follows.

@@ -397,6 +397,40 @@ async fn a_peer_that_floods_control_is_slowed_down_and_others_are_not() {
     let _ = flood.link.closed.try_recv();
 }
 
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_up_nobody() {
+    let (_engine, relay) = start(26, None);
+    let mut source = PlayedPeer::connect(&relay, 27).await;
+    let mut deaf = PlayedPeer::connect(&relay, 28).await;
+    let mut sink = PlayedPeer::connect(&relay, 29).await;
+    for peer in [&mut source, &mut deaf, &mut sink] {
+        peer.announce().await;
+    }
+    until(&relay, "all routes", |s| {
+        [27, 28, 29].iter().all(|&name| has_route(s, subnet(name)))
+    })
+    .await;
+    // More than socket buffers and outbox together hold.
+    let flood = data_packet(source.key, deaf.key, &[1; 1400]).repeat(100);
+    for _ in 0..300 {
+        source.stream.write_all(&flood).await.unwrap();
+    }
+    source
+        .stream
+        .write_all(&data_packet(source.key, sink.key, &[2; 100]))
+        .await
+        .unwrap();
+    let received = sink.receive(Kind::Data).await;
+    assert_eq!(received[BODY_OFFSET..], [2; 100]);
+    let stats = &deaf.link.stats;
+    assert!(stats.dropped_full.get() > 0, "{stats:?}");
+    assert!(stats.tx_bytes.get() < 42_000_000, "{stats:?}");
+    // It is not forgotten either: what it reads now is whole packets.
+    for _ in 0..100 {
+        deaf.receive(Kind::Data).await;
+    }
+}
+
 /// Two engines with interfaces in namespaces of their own; `None` where that is not allowed.
 fn hosts(names: [u8; 2]) -> Option<[(Namespace, (Engine, EngineHandle)); 2]> {
     let host = |name: u8| {
