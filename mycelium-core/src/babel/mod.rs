@@ -343,6 +343,7 @@ impl Babel {
         let subnets: Vec<Subnet> = neighbour.routes.iter().copied().collect();
         for subnet in subnets {
             self.reselect(subnet, cause, now);
+            self.want_infeasible(subnet, None, now);
             self.rearm(subnet, now);
         }
     }

@@ -203,6 +203,23 @@ fn a_suspect_neighbour_recovers_with_the_first_thing_heard() {
 }
 
 #[test]
+fn a_recovered_neighbours_better_route_is_asked_to_prove_itself() {
+    let mut solo = Solo::new();
+    let remote = Remote::new(1);
+    solo.up_in_silence(P1);
+    solo.up(P2);
+    solo.update(P1, remote.update(0, 50));
+    solo.pass(Duration::from_millis(1_700), false);
+    // While the short way is silent, a newer seqno comes over the long one, and is announced.
+    solo.update(P2, remote.update(1, 300));
+    assert_eq!(solo.next_hop(remote), Some(P2));
+    let sent = solo.input(Input::Heard { peer: P1 });
+    assert_eq!(seqno_requests(&sent, remote), [(P1, 1, 64)]);
+    solo.update(P1, remote.update(1, 50));
+    assert_eq!(solo.next_hop(remote), Some(P1));
+}
+
+#[test]
 fn a_neighbour_that_stays_silent_is_closed() {
     let mut solo = Solo::new();
     solo.up_in_silence(P1);
