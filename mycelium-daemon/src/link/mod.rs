@@ -12,6 +12,7 @@ use mycelium_core::io::LinkInfo;
 use mycelium_core::time::Duration;
 
 pub mod outbox;
+mod pending;
 pub(crate) mod port;
 pub mod quic;
 pub mod tcp;

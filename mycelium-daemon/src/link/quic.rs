@@ -17,8 +17,8 @@ use quinn::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::pending::{Admission, Pending, Place};
 use super::{Established, Transport, link_info};
 
 /// Static cost over IPv4 (wire spec §2.7).
@@ -27,16 +27,15 @@ const COST: u16 = 12;
 const SERVER_NAME: &str = "dummy.mycelium";
 /// Handshake and first stream together, inbound and outbound.
 const SETUP_LIMIT: Duration = Duration::from_secs(10);
-/// Inbound connections that may be setting up at a time; further ones are refused.
-const MAX_PENDING: usize = 64;
-/// From this many on, a stranger must first show that its address is its own (Retry).
-const MAX_PENDING_UNVALIDATED: usize = 16;
+/// Handshakes that wait to be looked at.
+const MAX_INCOMING: usize = 128;
 /// Largest UDP payload on a 1500-byte network over IPv4.
 const MAX_PAYLOAD_V4: u16 = 1472;
 /// The same over IPv6.
 const MAX_PAYLOAD_V6: u16 = 1452;
-/// What a peer may have in flight to us on streams; also all that a hostile one can make us buffer there.
-const RECEIVE_WINDOW: u32 = 10 << 20;
+/// What a peer may have in flight to us on its stream; also all that a hostile one can make us buffer there. Control
+/// packets need little, data goes in datagrams.
+const RECEIVE_WINDOW: u32 = 1 << 20;
 /// Datagrams received but not yet read; the oldest are dropped beyond it.
 const DATAGRAM_RECEIVE_BUFFER: usize = 2 << 20;
 /// Datagrams handed to QUIC but not yet sent. Small: what waits should wait in the outbox, behind control.
@@ -79,7 +78,7 @@ pub enum QuicError {
 pub struct QuicEndpoint {
     v4: Option<Family>,
     v6: Option<Family>,
-    pending: Arc<Semaphore>,
+    pending: Pending,
 }
 
 #[derive(Debug)]
@@ -92,7 +91,7 @@ struct Family {
 #[derive(Debug)]
 pub struct Incoming {
     incoming: quinn::Incoming,
-    _pending: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl QuicEndpoint {
@@ -127,7 +126,7 @@ impl QuicEndpoint {
         Ok(Self {
             v4,
             v6,
-            pending: Arc::new(Semaphore::new(MAX_PENDING)),
+            pending: Pending::default(),
         })
     }
 
@@ -174,24 +173,24 @@ impl QuicEndpoint {
                 incoming = accept_on(self.v4.as_ref()) => incoming?,
                 incoming = accept_on(self.v6.as_ref()) => incoming?,
             };
-            let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
-                incoming.refuse();
-                continue;
-            };
-            let pending = MAX_PENDING - self.pending.available_permits();
-            if pending > MAX_PENDING_UNVALIDATED
-                && !incoming.remote_address_validated()
-                && incoming.may_retry()
+            let is_validated = incoming.remote_address_validated();
+            match self
+                .pending
+                .admit(incoming.remote_address().ip(), is_validated)
             {
-                if let Err(error) = incoming.retry() {
-                    error.into_incoming().refuse();
+                Admission::Granted(place) => {
+                    return Some(Incoming {
+                        incoming,
+                        _place: place,
+                    });
                 }
-                continue;
+                Admission::Validate => {
+                    if let Err(error) = incoming.retry() {
+                        error.into_incoming().refuse();
+                    }
+                }
+                Admission::Refused => incoming.refuse(),
             }
-            return Some(Incoming {
-                incoming,
-                _pending: permit,
-            });
         }
     }
 
@@ -200,7 +199,7 @@ impl QuicEndpoint {
     /// # Errors
     /// See [`QuicError`].
     pub async fn complete(&self, incoming: Incoming) -> Result<Established, QuicError> {
-        let Incoming { incoming, _pending } = incoming;
+        let Incoming { incoming, _place } = incoming;
         let setup = async {
             let connection = incoming.accept()?.await?;
             let streams = connection.accept_bi().await?;
@@ -304,7 +303,7 @@ impl Family {
         )?));
         server
             .transport_config(Arc::clone(&transport))
-            .max_incoming(2 * MAX_PENDING)
+            .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(1 << 20);
         let mut client = ClientConfig::new(Arc::new(client_crypto()?));
@@ -327,7 +326,8 @@ fn transport_config(max_payload: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .max_concurrent_bidi_streams(VarInt::from_u32(5))
+        // More would be accepted by nobody, and what is sent on them would only fill our memory.
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))))
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW))
@@ -471,6 +471,33 @@ mod tests {
                 .unwrap();
             assert!(connection.max_datagram_size().unwrap() <= max_datagram);
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_one_stream() {
+        let (a, b) = (
+            QuicEndpoint::bind(0, None).unwrap(),
+            QuicEndpoint::bind(0, None).unwrap(),
+        );
+        let remote = ([127, 0, 0, 1], b.local_port().unwrap()).into();
+        let dial = async {
+            let mut link = a.dial(remote).await.unwrap();
+            if let Transport::Quic { send, .. } = &mut link.transport {
+                send.write_all(b"first").await.unwrap();
+            }
+            link
+        };
+        let accept = async {
+            let incoming = b.accept().await.unwrap();
+            b.complete(incoming).await.unwrap()
+        };
+        let (dialled, _accepted) = tokio::join!(dial, accept);
+        let Transport::Quic { connection, .. } = &dialled.transport else {
+            unreachable!("dialled with QUIC");
+        };
+        let wait = Duration::from_millis(200);
+        let second = tokio::time::timeout(wait, connection.open_bi()).await;
+        assert!(second.is_err(), "a second stream was allowed");
     }
 
     #[tokio::test]
