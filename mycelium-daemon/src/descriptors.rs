@@ -9,8 +9,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// As many as all connections, interfaces and what else we open can need, and twice that.
 const WANTED: u64 = 8192;
-/// Not for connections of others: dialling, interfaces, files.
-const RESERVE: u64 = 64;
+
+/// Whom a connection came from, and so how many descriptors it must leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Another node, maybe a hostile one. What is left is for ourselves (dialling, interfaces, files) and for clients.
+    Peer,
+    /// A client of the API. What is left is for ourselves.
+    Client,
+}
 
 /// Ask for as many as the system lets us have without privileges, if that is more than we have.
 pub(crate) fn raise_limit() {
@@ -29,17 +36,21 @@ pub(crate) fn raise_limit() {
 }
 
 /// Whether `accepted`, the newest descriptor, is one of the last: others should not have it.
-pub(crate) fn is_scarce(accepted: &impl AsRawFd) -> bool {
+pub(crate) fn is_scarce(accepted: &impl AsRawFd, source: Source) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return false;
     };
     let number = u64::try_from(accepted.as_raw_fd()).unwrap_or(u64::MAX);
-    is_last(number, limit)
+    is_last(number, limit, source)
 }
 
 /// The system gives the lowest free number, so one near the limit means that nearly all are in use.
-fn is_last(number: u64, limit: u64) -> bool {
-    number >= limit - RESERVE.min(limit / 4)
+fn is_last(number: u64, limit: u64, source: Source) -> bool {
+    let reserve = match source {
+        Source::Peer => (limit / 4).min(64),
+        Source::Client => (limit / 8).min(32),
+    };
+    number >= limit - reserve
 }
 
 #[cfg(test)]
@@ -48,10 +59,15 @@ mod tests {
 
     #[test]
     fn the_last_descriptors_are_kept() {
-        assert!(!is_last(959, 1024));
-        assert!(is_last(960, 1024));
-        assert!(!is_last(47, 64));
-        assert!(is_last(48, 64));
+        for (source, first, limit) in [
+            (Source::Peer, 960, 1024),
+            (Source::Client, 992, 1024),
+            (Source::Peer, 48, 64),
+            (Source::Client, 56, 64),
+        ] {
+            assert!(!is_last(first - 1, limit, source));
+            assert!(is_last(first, limit, source));
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn listen_on(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<TcpL
 pub async fn accept(listener: &TcpListener) -> io::Result<Established> {
     loop {
         match listener.accept().await {
-            Ok((stream, remote)) if descriptors::is_scarce(&stream) => {
+            Ok((stream, remote)) if descriptors::is_scarce(&stream, descriptors::Source::Peer) => {
                 tracing::debug!(%remote, "too few descriptors left: inbound connection refused");
             }
             Ok((stream, remote)) => {

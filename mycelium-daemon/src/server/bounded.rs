@@ -67,7 +67,7 @@ impl Listener for Bounded {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) if descriptors::is_scarce(&stream) => {
+                Ok((stream, _)) if descriptors::is_scarce(&stream, descriptors::Source::Client) => {
                     // Ours make room for the next attempt.
                     self.open.pop_front();
                 }
