@@ -87,6 +87,7 @@ impl HostPort {
             }
             self.committed = 0;
         }
-        buffers.free.append(&mut self.batch);
+        // The first one goes on top: it is where segments are joined, so that few buffers grow to their full size.
+        buffers.free.extend(self.batch.drain(..).rev());
     }
 }
