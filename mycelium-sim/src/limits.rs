@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mycelium_core::snapshot::Snapshot;
+use mycelium_core::snapshot::{Counters, Snapshot};
 
 use crate::world::{Violation, World};
 
@@ -78,6 +78,13 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The sum of one counter over all nodes.
+    pub fn counted(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
+        self.snapshots()
+            .map(|snapshot| counter(&snapshot.counters))
+            .sum()
     }
 
     fn snapshots(&self) -> impl Iterator<Item = Snapshot> {
