@@ -360,13 +360,20 @@ impl Babel {
             return;
         }
         if let Some((update, next_hop)) = self.selected_update(subnet) {
+            let ghost = self.ghost(subnet, &update);
             // What nobody hears must not shrink the feasibility distance: a leaf accepts any detour.
-            if self.neighbours.keys().any(|&peer| peer != next_hop) {
-                let ghost = self.ghost(subnet, &update);
+            let heard = self.neighbours.keys().any(|&peer| peer != next_hop);
+            if heard {
                 self.note_announced(subnet, &update, now);
-                if let Some(ghost) = ghost {
-                    self.send(next_hop, &Tlv::Update(ghost));
-                }
+            } else if ghost.is_some()
+                && let Some(destination) = self.table.get_mut(subnet)
+            {
+                destination.announced = None;
+            }
+            if let Some(ghost) = ghost {
+                self.send(next_hop, &Tlv::Update(ghost));
+            }
+            if heard {
                 self.send_to_all(&Tlv::Update(update), Some(next_hop));
             }
         } else if let Some(retraction) = self.retraction(subnet) {

@@ -251,3 +251,27 @@ fn a_next_hop_by_a_new_router_id_is_told_to_forget_what_we_said_of_the_old_one()
     assert_eq!(updates(&sent, new), [(P2, 5, INFINITE), (P1, 0, 10)]);
     assert_eq!(solo.next_hop(new), Some(P2));
 }
+
+#[test]
+fn a_new_next_hop_is_told_that_our_route_by_another_router_id_is_gone() {
+    for leaf in [false, true] {
+        let mut solo = Solo::new();
+        let (old, new) = (Remote::incarnation(1, 1), Remote::incarnation(1, 2));
+        solo.up(P1);
+        solo.up(P2);
+        if !leaf {
+            solo.up(P3);
+        }
+        let sent = solo.update(P1, old.update(4, 100));
+        assert!(updates(&sent, old).contains(&(P2, 4, 100 + LINK)));
+        solo.update(P2, new.update(0, 200));
+        let sent = solo.input(Input::PeerDown { peer: P1 });
+        assert_eq!(solo.next_hop(new), Some(P2));
+        let told: Vec<_> = updates(&sent, new);
+        assert!(told.contains(&(P2, 4, INFINITE)), "leaf {leaf}: {told:?}");
+        assert_eq!(told.contains(&(P3, 0, 200 + LINK)), !leaf);
+        // Once is enough.
+        let sent = solo.update(P2, new.update(1, 190));
+        assert!(!updates(&sent, new).iter().any(|&(peer, ..)| peer == P2));
+    }
+}
