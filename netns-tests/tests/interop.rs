@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use netns_tests::daemon::Build::{Ours, Upstream};
 use netns_tests::daemon::{Build, Node, NodeOptions, upstream_missing};
-use netns_tests::figures::{bulk_bytes, report};
+use netns_tests::figures::{bulk_bytes, judge, repetitions, report};
 use netns_tests::harness::{Case, Scratch, case, main as run};
 use netns_tests::lab::Lab;
 use netns_tests::probe::ping::Pinger;
 use netns_tests::probe::{tcp, udp};
-use netns_tests::topology::{Relayed, Underlay};
+use netns_tests::topology::{Relay, Relayed, Underlay};
 
 /// A route request that mycelium 0.7.10 did not get answered costs it 15 s, and it dials every 5 s.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -29,6 +29,15 @@ fn main() -> ExitCode {
                 .unless(upstream_missing()),
             );
         }
+    }
+    for underlay in Underlay::ALL {
+        cases.push(
+            case(
+                format!("dialling_relay/{underlay}/theirs-ours-theirs"),
+                move |scratch| dialling_relay(scratch, underlay),
+            )
+            .unless(upstream_missing()),
+        );
     }
     for pair in [[Ours, Upstream], [Upstream, Ours], [Upstream, Upstream]] {
         let label = pair.map(|build| build.to_string()).join("-");
@@ -121,6 +130,33 @@ fn restart(net: &mut Relayed, index: usize, label: &str) -> anyhow::Result<()> {
         format_args!("{back:.3?}"),
     );
     Ok(())
+}
+
+/// Whoever dials decides how soon a link is back. Here our relay dials both of theirs: back at once after its restart.
+fn dialling_relay(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
+    let layout = Relay::lay_out()?;
+    let a = Node::start(scratch, &layout.a, NodeOptions::new(Upstream, "a"))?;
+    let b = Node::start(scratch, &layout.b, NodeOptions::new(Upstream, "b"))?;
+    let peers = vec![
+        underlay.endpoint(&layout.left.left),
+        underlay.endpoint(&layout.right.right),
+    ];
+    let mut r = Node::start(scratch, &layout.r, layout.options_r(Ours).peers(peers))?;
+    let pinger = Pinger::start(a.host(), b.address(), Duration::from_millis(10))?;
+    pinger.reply_since(Instant::now(), PATIENCE)?;
+    let mut gaps = Vec::new();
+    for _ in 0..repetitions(3, 10) {
+        r.kill()?;
+        r.start_again()?;
+        let started = r.started();
+        gaps.push(pinger.reply_since(started, PATIENCE)?.duration_since(started));
+    }
+    judge(
+        &format!("interop, back after restart of our relay that dials, {underlay}"),
+        &gaps,
+        Duration::from_secs(1),
+        Duration::from_secs(10),
+    )
 }
 
 /// Two nodes on one LAN, without any configured peer.
