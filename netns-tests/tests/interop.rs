@@ -149,7 +149,11 @@ fn dialling_relay(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
         r.kill()?;
         r.start_again()?;
         let started = r.started();
-        gaps.push(pinger.reply_since(started, PATIENCE)?.duration_since(started));
+        gaps.push(
+            pinger
+                .reply_since(started, PATIENCE)?
+                .duration_since(started),
+        );
     }
     judge(
         &format!("interop, back after restart of our relay that dials, {underlay}"),
