@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mycelium_core::fib::Lookup;
 use mycelium_core::router_id::RouterId;
+use mycelium_core::time::Time;
 
 use crate::flow::Outcome;
 use crate::world::{Violation, World};
@@ -256,6 +257,26 @@ impl World {
     pub fn check_flows(&mut self, demand: Demand) -> Result<(), Violation> {
         let pairs: Vec<_> = self.flows.iter().map(|flow| (flow.from, flow.to)).collect();
         self.check_pairs(&pairs, demand)
+    }
+
+    /// Every sender whose destination nothing connects was told so after `since`.
+    pub fn check_reported(&self, since: Time) -> Result<(), Violation> {
+        for flow in &self.flows {
+            let destination = self.destinations[flow.to];
+            let connected = best_paths(self, destination.owner)[flow.from].is_some();
+            let reported = self.failed.get(&(flow.from, destination.subnet));
+            if !connected
+                && self.station(flow.from).forwards()
+                && reported.is_none_or(|&at| at < since)
+            {
+                let of = self.trace.of(destination.subnet);
+                return Err(self.violation(format!(
+                    "{} was not told that {of} cannot be reached",
+                    flow.from
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// As [`World::check_settled`], for every destination from every node.

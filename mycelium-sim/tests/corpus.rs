@@ -12,7 +12,9 @@ fn the_corpus_of_networks_passes() {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let bytes = fs::read(&path).unwrap();
-        let violation = any.play(Origin::Bytes(&bytes), Settings::default()).violation;
+        let violation = any
+            .play(Origin::Bytes(&bytes), Settings::default())
+            .violation;
         assert_eq!(violation, None, "{}", path.display());
         files += 1;
     }

@@ -6,7 +6,7 @@ use mycelium_sim::trace::TraceMode;
 fn played(name: &str, origin: Origin<'_>) -> (u64, Vec<String>) {
     let settings = Settings {
         nodes: None,
-        trace: TraceMode::Keep(usize::MAX),
+        trace: TraceMode::Keep(20_000),
     };
     let played = Scenario::named(name)
         .expect("the scenario exists")

@@ -45,7 +45,7 @@ fn any(stage: &mut Stage) -> Result<(), Violation> {
         }
         let node = world.choices().below(nodes);
         let link = world.choices().below(links);
-        match world.choices().below(20) {
+        match world.choices().below(24) {
             0 => world.apply(Fault::Kill(node))?,
             1 => world.apply(Fault::PowerLoss(node))?,
             2 | 3 => world.apply(Fault::Start(node))?,
@@ -67,9 +67,10 @@ fn any(stage: &mut Stage) -> Result<(), Violation> {
                 let to = world.choices().below(destinations);
                 world.probe(node, to)?;
             }
-            _ => {
-                // From a millisecond to an hour, each order of magnitude alike.
-                let millis = 1 << world.choices().below(22);
+            kind => {
+                // From a millisecond to a minute, seldom half an hour; each order of magnitude alike.
+                let orders = if kind == 18 { 22 } else { 17 };
+                let millis = 1 << world.choices().below(orders);
                 world.run_for(Duration::from_millis(millis))?;
             }
         }
