@@ -24,6 +24,10 @@ pub struct NodeConfig {
     /// ... but never before a Hello has waited this long, or four times the lowest, or twice the highest of the latest
     /// round trips (the latter up to `suspect_after`). Covers a busy neighbour.
     pub answer_grace: Duration,
+    /// In doubt (`Input::Doubt`) it is this, or four times the lowest round trip, and no life sign from then on counts.
+    pub doubt_grace: Duration,
+    /// Least time between two doubts about a neighbour: each costs a Hello.
+    pub doubt_spacing: Duration,
     /// A suspect neighbour is closed after this long. Longer than a busy machine stalls a process.
     pub close_after: Duration,
     /// A timer that is late by more than this means that we were stalled ourselves: nobody is suspected until the
@@ -114,6 +118,8 @@ impl Default for NodeConfig {
             ihu_interval: Duration::from_secs(60),
             suspect_after: Duration::from_millis(1200),
             answer_grace: Duration::from_millis(400),
+            doubt_grace: Duration::from_millis(20),
+            doubt_spacing: Duration::from_millis(100),
             close_after: Duration::from_secs(3),
             stall_threshold: Duration::from_millis(250),
             hello_patience: Duration::from_secs(10),

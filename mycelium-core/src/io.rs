@@ -53,6 +53,12 @@ pub enum Input<'a> {
         /// From whom.
         peer: PeerId,
     },
+    /// A sign that `peer` may be gone, such as an ICMP error for what was sent to it: it is asked at once, and suspect
+    /// very soon if it does not answer. Signs that come too often are ignored.
+    Doubt {
+        /// Whom.
+        peer: PeerId,
+    },
     /// The data plane holds packets to, or from, a subnet that the FIB does not know.
     RouteNeeded {
         /// The unknown subnet.

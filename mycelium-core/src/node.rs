@@ -38,6 +38,7 @@ impl Node {
             Input::PeerDown { peer } => self.babel.peer_down(peer, now),
             Input::Control { peer, packet } => self.babel.on_packet(peer, packet, now),
             Input::Heard { peer } => self.babel.on_heard(peer, now),
+            Input::Doubt { peer } => self.babel.on_doubt(peer, now),
             Input::RouteNeeded { subnet, from } => self.babel.on_route_needed(subnet, from, now),
             Input::AddIdentity { id, secret } => self.babel.add_identity(id, secret, now),
             Input::RemoveIdentity { id } => self.babel.remove_identity(id, now),

@@ -265,6 +265,19 @@ impl Babel {
         }
     }
 
+    /// A sign that `peer` may be gone.
+    pub(crate) fn on_doubt(&mut self, peer: PeerId, now: Time) {
+        let config = &self.config;
+        let hello = self
+            .neighbours
+            .get_mut(&peer)
+            .and_then(|neighbour| neighbour.on_doubt(config, now));
+        if let Some(seqno) = hello {
+            self.send_hello(peer, seqno);
+            self.arm_neighbour(peer);
+        }
+    }
+
     /// A control packet. Unknown peers are ignored: their link is being closed.
     pub(crate) fn on_packet(&mut self, peer: PeerId, packet: &[u8], now: Time) {
         if !self.neighbours.contains_key(&peer) {
@@ -354,13 +367,7 @@ impl Babel {
         };
         match neighbour.on_timer(&self.config, now.since(due_at), now) {
             Due::Nothing => {}
-            Due::Hello(seqno) => {
-                let hello = Hello {
-                    seqno,
-                    interval: centiseconds(self.config.hello_interval),
-                };
-                self.send(peer, &Tlv::Hello(hello));
-            }
+            Due::Hello(seqno) => self.send_hello(peer, seqno),
             Due::Suspect => {
                 self.counters.suspected += 1;
                 self.on_cost_changed(peer, update::Cause::Route, now);
@@ -372,6 +379,11 @@ impl Babel {
             }
         }
         self.arm_neighbour(peer);
+    }
+
+    fn send_hello(&mut self, peer: PeerId, seqno: u16) {
+        let interval = centiseconds(self.config.hello_interval);
+        self.send(peer, &Tlv::Hello(Hello { seqno, interval }));
     }
 
     fn arm_neighbour(&mut self, peer: PeerId) {

@@ -8,7 +8,8 @@
 //!                            └───────┘  anything at all heard                  └─────────┘
 //! ```
 //!
-//! One Hello is on its way at a time: IHUs do not say which Hello they answer.
+//! One Hello is on its way at a time: IHUs do not say which Hello they answer. The exception is a sign that the
+//! neighbour may be gone, which is followed by a Hello at once: unanswered for four round trips, that makes it suspect.
 
 use std::collections::BTreeSet;
 
@@ -32,6 +33,10 @@ pub(crate) struct Neighbour {
     next_hello_seqno: u16,
     last_heard: Time,
     suspect_since: Option<Time>,
+    /// There was a sign that it is gone: suspect at this time, unless heard before.
+    doubted_until: Option<Time>,
+    /// No other doubt before this.
+    next_doubt: Time,
     /// No verdict on silence before this: we were stalled ourselves.
     lenient_until: Time,
     pub(crate) armed: Armed,
@@ -78,8 +83,13 @@ pub(crate) struct Dump {
 enum HelloState {
     /// Never sent.
     Idle,
-    /// Sent and not answered. A second one makes the sample ambiguous.
-    Awaiting { sent_at: Time, ambiguous: bool },
+    /// Sent and not answered. A second one makes the sample ambiguous. `more` were sent in doubt meanwhile, and have
+    /// their own answers.
+    Awaiting {
+        sent_at: Time,
+        ambiguous: bool,
+        more: u8,
+    },
     /// Answered; when it was sent paces the next.
     Answered { sent_at: Time },
 }
@@ -108,6 +118,8 @@ impl Neighbour {
             next_hello_seqno: 0,
             last_heard: now,
             suspect_since: None,
+            doubted_until: None,
+            next_doubt: now,
             lenient_until: now,
             armed: Armed::default(),
             dump: Dump::default(),
@@ -152,15 +164,29 @@ impl Neighbour {
     #[must_use]
     pub(crate) fn on_heard(&mut self, now: Time) -> bool {
         self.last_heard = self.last_heard.max(now);
+        self.doubted_until = None;
         self.suspect_since.take().is_some()
     }
 
     /// An IHU. `true` if the cost of the link changed enough to look at its routes again.
     #[must_use]
     pub(crate) fn on_ihu(&mut self, config: &NodeConfig, now: Time) -> bool {
-        let HelloState::Awaiting { sent_at, ambiguous } = self.hello else {
+        let HelloState::Awaiting {
+            sent_at,
+            ambiguous,
+            more,
+        } = self.hello
+        else {
             return false;
         };
+        if let Some(more) = more.checked_sub(1) {
+            self.hello = HelloState::Awaiting {
+                sent_at,
+                ambiguous,
+                more,
+            };
+            return false;
+        }
         self.hello = HelloState::Answered { sent_at };
         if ambiguous {
             return false;
@@ -190,6 +216,7 @@ impl Neighbour {
                     return Due::Close;
                 }
                 self.suspect_since = Some(now);
+                self.doubted_until = None;
                 Due::Suspect
             }
             _ if self.hello_at(config) <= now => {
@@ -197,13 +224,43 @@ impl Neighbour {
                 self.hello = HelloState::Awaiting {
                     sent_at: now,
                     ambiguous,
+                    more: 0,
                 };
-                let seqno = self.next_hello_seqno;
-                self.next_hello_seqno = seqno.wrapping_add(1);
-                Due::Hello(seqno)
+                Due::Hello(self.take_hello_seqno())
             }
             _ => Due::Nothing,
         }
+    }
+
+    /// A sign that it may be gone: the seqno of the Hello to send, if it is worth one.
+    #[must_use]
+    pub(crate) fn on_doubt(&mut self, config: &NodeConfig, now: Time) -> Option<u16> {
+        if self.is_suspect() || self.doubted_until.is_some() || now < self.next_doubt {
+            return None;
+        }
+        let distance = self.distance(config);
+        self.doubted_until = Some(now + distance.max(config.doubt_grace));
+        self.next_doubt = now + config.doubt_spacing;
+        self.hello = match self.hello {
+            // The patience with the one before is not extended.
+            HelloState::Awaiting { sent_at, more, .. } => HelloState::Awaiting {
+                sent_at,
+                ambiguous: true,
+                more: more.saturating_add(1),
+            },
+            HelloState::Idle | HelloState::Answered { .. } => HelloState::Awaiting {
+                sent_at: now,
+                ambiguous: false,
+                more: 0,
+            },
+        };
+        Some(self.take_hello_seqno())
+    }
+
+    fn take_hello_seqno(&mut self) -> u16 {
+        let seqno = self.next_hello_seqno;
+        self.next_hello_seqno = seqno.wrapping_add(1);
+        seqno
     }
 
     /// When `on_timer` has something to do next.
@@ -217,7 +274,13 @@ impl Neighbour {
         match self.hello {
             HelloState::Idle => Time::ZERO,
             HelloState::Awaiting { .. } if self.is_suspect() => Time::FAR_FUTURE,
-            HelloState::Awaiting { sent_at, .. } => sent_at + config.hello_patience,
+            HelloState::Awaiting {
+                sent_at, more: 0, ..
+            } => sent_at + config.hello_patience,
+            // Should it answer only one of several Hellos, then it must not look silent for lack of another.
+            HelloState::Awaiting { sent_at, .. } => {
+                sent_at + config.hello_interval.max(self.distance(config))
+            }
             HelloState::Answered { sent_at } => sent_at + config.hello_interval,
         }
     }
@@ -232,12 +295,19 @@ impl Neighbour {
             None => {
                 // A neighbour that has been slow lately may be slow again: its machine, or the link, is busy.
                 let slowest = (self.rtt.highest() * 2).min(config.suspect_after);
-                let distance = self.rtt().unwrap_or(config.suspect_after) * 4;
-                let patience = config.answer_grace.max(slowest).max(distance);
-                (self.last_heard + config.suspect_after).max(sent_at + patience)
+                let patience = config.answer_grace.max(slowest);
+                let patience = patience.max(self.distance(config));
+                let silence = (self.last_heard + config.suspect_after).max(sent_at + patience);
+                self.doubted_until
+                    .map_or(silence, |doubt| doubt.min(silence))
             }
         };
         Some(verdict.max(self.lenient_until))
+    }
+
+    /// Four round trips: an answer that takes longer will not come, if nothing else slows it down.
+    fn distance(&self, config: &NodeConfig) -> Duration {
+        self.rtt().unwrap_or(config.suspect_after) * 4
     }
 
     fn measured_cost(&self, config: &NodeConfig) -> Metric {

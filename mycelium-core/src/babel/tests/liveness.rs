@@ -344,3 +344,125 @@ fn inputs_for_unknown_links_are_ignored() {
     assert_eq!(solo.input(Input::PeerDown { peer: P1 }), []);
     assert_eq!(solo.other, []);
 }
+
+fn doubtful(setup_rtt: Duration) -> Solo {
+    let mut solo = Solo::new();
+    let link = LinkInfo {
+        static_cost: LINK,
+        setup_rtt: Some(setup_rtt),
+    };
+    solo.input(Input::PeerUp { peer: P1, link });
+    solo.now = solo.now + setup_rtt;
+    solo.tlv(P1, ihu());
+    solo
+}
+
+fn suspect(solo: &Solo) -> bool {
+    solo.node.snapshot(solo.now).peers[0].suspect
+}
+
+#[test]
+fn a_doubted_neighbour_is_asked_at_once_and_suspect_after_twenty_milliseconds() {
+    let mut solo = doubtful(Duration::ZERO);
+    solo.up(P2);
+    let remote = Remote::new(1);
+    solo.update(P1, remote.update(0, 0));
+    solo.update(P2, remote.update(0, 5));
+    assert_eq!(solo.next_hop(remote), Some(P1));
+    solo.pass(Duration::from_millis(300), true);
+    assert_eq!(hellos(&solo.input(Input::Doubt { peer: P1 })), 1);
+    solo.pass(Duration::from_millis(19), false);
+    assert!(!suspect(&solo));
+    solo.pass(Duration::from_millis(1), false);
+    assert!(suspect(&solo));
+    assert_eq!(solo.next_hop(remote), Some(P2));
+    solo.tlv(P1, ihu());
+    assert!(!suspect(&solo));
+}
+
+#[test]
+fn a_doubt_about_a_far_neighbour_waits_four_round_trips() {
+    let mut solo = doubtful(Duration::from_millis(50));
+    solo.input(Input::Doubt { peer: P1 });
+    solo.pass(Duration::from_millis(199), false);
+    assert!(!suspect(&solo));
+    solo.pass(Duration::from_millis(1), false);
+    assert!(suspect(&solo));
+}
+
+#[test]
+fn anything_heard_ends_a_doubt() {
+    for heard in [true, false] {
+        let mut solo = doubtful(Duration::ZERO);
+        solo.input(Input::Doubt { peer: P1 });
+        solo.pass(Duration::from_millis(15), false);
+        if heard {
+            solo.input(Input::Heard { peer: P1 });
+        } else {
+            solo.tlv(P1, hello());
+        }
+        solo.pass(Duration::from_millis(1_000), false);
+        assert!(!suspect(&solo));
+    }
+}
+
+#[test]
+fn doubts_that_come_too_often_cost_one_hello_in_a_hundred_milliseconds() {
+    let mut solo = doubtful(Duration::ZERO);
+    let mut sent = 0;
+    for _ in 0..1_000 {
+        sent += hellos(&solo.input(Input::Doubt { peer: P1 }));
+        solo.tlv(P1, ihu());
+        solo.now = solo.now + Duration::from_millis(1);
+    }
+    assert_eq!(sent, 10);
+    assert!(!suspect(&solo));
+    assert_eq!(solo.input(Input::Doubt { peer: P3 }), []);
+}
+
+#[test]
+fn the_silence_after_a_doubt_closes_the_link_like_any_other() {
+    let mut solo = doubtful(Duration::ZERO);
+    for _ in 0..60 {
+        solo.input(Input::Doubt { peer: P1 });
+        solo.pass(Duration::from_millis(50), false);
+    }
+    assert_eq!(solo.closed(), []);
+    solo.pass(Duration::from_millis(50), false);
+    assert_eq!(solo.closed(), [(P1, CloseReason::Silent)]);
+}
+
+#[test]
+fn hellos_sent_in_doubt_do_not_spoil_the_round_trip() {
+    let rtt = Duration::from_millis(300);
+    let mut solo = doubtful(rtt);
+    // Answers to everything, always 300 ms later; a doubt while a Hello is under way.
+    let mut answers = std::collections::VecDeque::new();
+    for step in 0..1_000 {
+        solo.now = solo.now + Duration::from_millis(10);
+        while answers.front().is_some_and(|&at| at <= solo.now) {
+            answers.pop_front();
+            solo.tlv(P1, ihu());
+        }
+        solo.node.handle_timeout(solo.now);
+        let mut sent = solo.drain();
+        if step % 110 == 80 {
+            sent.extend(solo.input(Input::Doubt { peer: P1 }));
+        }
+        answers.extend((0..hellos(&sent)).map(|_| solo.now + rtt));
+        let peer = &solo.node.snapshot(solo.now).peers[0];
+        assert_eq!((peer.rtt, peer.suspect), (Some(rtt), false), "{step}");
+    }
+}
+
+#[test]
+fn a_neighbour_that_answers_only_one_of_two_hellos_stays() {
+    let mut solo = doubtful(Duration::ZERO);
+    solo.pass(Duration::from_millis(1_000), false);
+    for _ in 0..20 {
+        solo.input(Input::Doubt { peer: P1 });
+        solo.tlv(P1, ihu());
+        solo.pass(Duration::from_millis(1_050), false);
+        assert!(!suspect(&solo));
+    }
+}
