@@ -218,7 +218,7 @@ impl Connection {
         }
     }
 
-    /// Which end has this name; names are unique per node only, so the node's end must be known.
+    /// What becomes of a packet that the end `from` sends now.
     pub(crate) fn transmit(
         &mut self,
         from: usize,

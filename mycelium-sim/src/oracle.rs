@@ -350,3 +350,49 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::choices::Choices;
+    use crate::fault::Fault;
+    use crate::link::LinkSpec;
+    use crate::topology::Topology;
+    use crate::world::WorldConfig;
+
+    /// 0 to 3 by way of 1 costs 2 × 14, by way of 2 it costs 2 × 20.
+    fn diamond() -> World {
+        let topology = Topology::diamond(LinkSpec::tcp(2), LinkSpec::tcp(5));
+        let mut world = World::new(&topology, WorldConfig::default(), Choices::from_seed(1));
+        world.start_all().unwrap();
+        world
+    }
+
+    #[test]
+    fn the_best_path_is_found_and_avoids_what_is_broken() {
+        let mut world = diamond();
+        assert_eq!(best_paths(&world, 3)[0], Some(Best { cost: 28, hops: 2 }));
+        world.apply(Fault::Silence(1)).unwrap();
+        assert_eq!(best_paths(&world, 3)[0], Some(Best { cost: 40, hops: 2 }));
+        world.apply(Fault::Kill(2)).unwrap();
+        assert_eq!(best_paths(&world, 3)[0], None);
+        assert_eq!(best_paths(&world, 3)[1], None);
+    }
+
+    #[test]
+    fn a_node_that_does_not_know_the_way_is_reported() {
+        let mut world = diamond();
+        let too_early = world.check_settled(0, 3, Demand::Reached).unwrap_err();
+        assert!(too_early.what.contains("does not reach"), "{too_early}");
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.check_all_settled(Demand::Cheaply).unwrap();
+    }
+
+    #[test]
+    fn a_circle_of_one_origin_is_a_violation() {
+        let mut world = diamond();
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.check_all_settled(Demand::Cheaply).unwrap();
+        assert!(world.on_circle(&[0, 1], 3).is_err());
+    }
+}

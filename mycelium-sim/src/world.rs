@@ -165,7 +165,7 @@ impl World {
     /// A network in which nothing runs yet.
     pub fn new(topology: &Topology, config: WorldConfig, mut choices: Choices) -> Self {
         let base = choices.within(0..u64::MAX);
-        let mut trace = Trace::new(config.trace);
+        let trace = Trace::new(config.trace);
         let mut stations: Vec<Station> = (0..topology.nodes)
             .map(|n| Station::new(config.hostile.contains(&n)))
             .collect();
@@ -175,7 +175,6 @@ impl World {
             stations[b].links.push((links.len(), 1));
             links.push(Link::new([a, b], spec));
         }
-        trace.name(Subnet::from_octets([0; 8]), "nothing".to_owned());
         let mut world = Self {
             now: Time::from_millis(1000),
             choices,
