@@ -67,6 +67,20 @@ pub struct NodeConfig {
     /// How long those that asked for a newer seqno are remembered.
     pub seqno_memory: Duration,
 
+    /// How long after its selection a route is looked at: if packets use it, and the loss of its next hop would leave
+    /// none, other neighbours are asked. Doubles from look to look.
+    pub fallback_delay: Duration,
+    /// The longest pause between two such looks.
+    pub fallback_pause: Duration,
+    /// How long after it was seen used a route counts as in use.
+    pub in_use_for: Duration,
+    /// Most destinations that a new neighbour is asked for because they are in use.
+    pub max_in_use: usize,
+    /// Most neighbours asked at a time for another way.
+    pub fallback_fanout: usize,
+    /// Destinations for which neighbours are asked for another way.
+    pub fallback_requests: Allowance,
+
     /// Most destinations. Beyond, new ones are refused.
     pub max_destinations: usize,
     /// Most routes of one neighbour. Beyond, its new ones are refused.
@@ -137,6 +151,12 @@ impl Default for NodeConfig {
             seqno_tries: 8,
             seqno_duplicate: Duration::from_millis(400),
             seqno_memory: Duration::from_secs(15),
+            fallback_delay: Duration::from_secs(1),
+            fallback_pause: Duration::from_secs(32),
+            in_use_for: Duration::from_secs(120),
+            max_in_use: 256,
+            fallback_fanout: 16,
+            fallback_requests: allow(64, 256),
             max_destinations: 131_072,
             max_routes_per_neighbour: 65_536,
             max_routes: 262_144,

@@ -11,12 +11,14 @@
 //! | §3.7.4 origins | `origin.rs` |
 //! | §3.8.1 route requests (on demand, with generations: not in the RFC) | `request.rs` |
 //! | §3.8.1.1 full tables | `dump.rs` |
+//! | second ways for what is in use (not in the RFC) | `fallback.rs` |
 //! | appendix C filters | [`filter`] |
 //!
 //! One `Babel` owns the tables. Nothing here reads a clock or walks a table on a tick.
 
 pub(crate) mod budget;
 mod dump;
+mod fallback;
 pub mod filter;
 pub mod metric;
 mod neighbour;
@@ -35,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use budget::Allowance;
 
 use self::budget::Budget;
+use self::fallback::InUse;
 use self::metric::Metric;
 use self::neighbour::{Due, Neighbour};
 use self::origin::{Origin, Origins};
@@ -71,6 +74,8 @@ pub(crate) struct Babel {
     seqno_requests: SeqnoRequests,
     host_queries: Budget,
     own_seqno_requests: Budget,
+    fallback_requests: Budget,
+    in_use: InUse,
     timers: Timers,
     announce_armed: Armed,
     /// Subnets whose state all neighbours must be told.
@@ -98,6 +103,8 @@ impl Babel {
         Self {
             host_queries: Budget::new(config.host_queries, now),
             own_seqno_requests: Budget::new(config.own_seqno_requests, now),
+            fallback_requests: Budget::new(config.fallback_requests, now),
+            in_use: InUse::default(),
             fib: Fib::new(rng.next_u64()),
             config,
             rng,
@@ -235,6 +242,10 @@ impl Babel {
             self.send(peer, &update);
         }
         self.send_queries_to(peer);
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.asking.cursor = Some(Subnet::from_octets([0; 8]));
+        }
+        self.ask_for_used(peer, now);
         self.greet(peer, now);
     }
 
@@ -247,6 +258,8 @@ impl Babel {
             .set(&mut neighbour.armed, None, Timer::Neighbour(peer));
         self.timers
             .set(&mut neighbour.dump.armed, None, Timer::Dump(peer));
+        self.timers
+            .set(&mut neighbour.asking.armed, None, Timer::Ask(peer));
         for subnet in neighbour.routes {
             self.table.remove_route(subnet, peer, now);
             self.reselect(subnet, update::Cause::Route, now);
@@ -416,6 +429,13 @@ impl Babel {
                     }
                     self.on_destination_timer(subnet, now);
                 }
+                Timer::Ask(peer) => {
+                    if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                        neighbour.asking.armed.fired();
+                    }
+                    self.ask_for_used(peer, now);
+                }
+                Timer::Watch(subnet) => self.on_watch_timer(subnet, now),
                 Timer::Query(subnet) => self.on_query_timer(subnet, now),
                 Timer::Seqno(subnet) => self.on_seqno_timer(subnet, now),
                 Timer::Announce => {
@@ -457,13 +477,17 @@ impl Babel {
     /// Remove a destination, its routes and its feasibility distances.
     fn forget_destination(&mut self, subnet: Subnet) {
         let Some(Destination {
-            mut armed, routes, ..
+            mut armed,
+            mut watch,
+            routes,
+            ..
         }) = self.table.remove(subnet)
         else {
             return;
         };
         self.timers
             .set(&mut armed, None, Timer::Destination(subnet));
+        self.unwatch(subnet, &mut watch);
         self.dirty.remove(&subnet);
         for route in routes {
             if let Some(neighbour) = self.neighbours.get_mut(&route.peer) {

@@ -41,6 +41,8 @@ pub(crate) struct Neighbour {
     lenient_until: Time,
     pub(crate) armed: Armed,
     pub(crate) dump: Dump,
+    /// What is in use, on its way to be asked for.
+    pub(crate) asking: Asking,
     pub(crate) public_key: Option<PublicKey>,
     pub(crate) duplicate_reported: bool,
     /// The subnets for which the route table has a route of this neighbour.
@@ -76,6 +78,14 @@ pub(crate) struct Dump {
     pub(crate) cursor: Option<Subnet>,
     /// No other full table before this.
     pub(crate) not_before: Time,
+    pub(crate) armed: Armed,
+}
+
+/// Requests for what is in use, in slices.
+#[derive(Debug, Default)]
+pub(crate) struct Asking {
+    /// Where the next slice starts.
+    pub(crate) cursor: Option<Subnet>,
     pub(crate) armed: Armed,
 }
 
@@ -123,6 +133,7 @@ impl Neighbour {
             lenient_until: now,
             armed: Armed::default(),
             dump: Dump::default(),
+            asking: Asking::default(),
             public_key: None,
             duplicate_reported: false,
             routes: BTreeSet::new(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::fallback::Watch;
 use super::metric::Metric;
 use super::select::{Candidate, select};
 use super::seqno::Seqno;
@@ -40,6 +41,7 @@ pub(crate) struct Destination {
     pub(crate) selected: Option<PeerId>,
     pub(crate) announced: Option<Announced>,
     pub(crate) armed: Armed,
+    pub(crate) watch: Watch,
     routeless_since: Option<Time>,
 }
 

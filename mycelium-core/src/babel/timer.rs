@@ -15,6 +15,10 @@ pub(crate) enum Timer {
     Dump(PeerId),
     /// A route or a source that expires, or a route in use to refresh.
     Destination(Subnet),
+    /// The next requests to a new neighbour for what is in use.
+    Ask(PeerId),
+    /// A selected route: is it in use, and is there another?
+    Watch(Subnet),
     /// A query to repeat or to give up.
     Query(Subnet),
     /// Seqno requests of a subnet to repeat or to forget.

@@ -303,6 +303,7 @@ impl Babel {
             self.queries_satisfied(subnet);
         }
         if before != after {
+            self.watch(subnet, now);
             self.want_infeasible(subnet, None, now);
         }
     }
@@ -501,14 +502,12 @@ impl Babel {
         let ageing = destination
             .selected_route()
             .is_some_and(|route| route.is_ageing(now));
-        if !ageing
-            || !self
-                .fib
-                .route(subnet)
-                .is_some_and(|entry| entry.take_used())
-        {
+        if !ageing || !self.take_used(subnet, now) {
             return;
         }
+        let Some(destination) = self.table.get(subnet) else {
+            return;
+        };
         let peers: Vec<PeerId> = destination
             .routes
             .iter()

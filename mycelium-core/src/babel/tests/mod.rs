@@ -1,6 +1,7 @@
 //! One node, played by hand: every neighbour is the test itself.
 
 mod budgets;
+mod fallback;
 mod feasibility;
 mod invariants;
 mod liveness;

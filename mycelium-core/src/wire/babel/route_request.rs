@@ -11,6 +11,8 @@ impl Generation {
     pub const ORIGINAL: Self = Self(0);
     /// The first generation that nobody forwards.
     pub const LIMIT: u8 = 16;
+    /// The last one: answered by those who know, forwarded by nobody.
+    pub const LAST: Self = Self(Self::LIMIT - 1);
 
     /// The generation to forward with, unless the request has come far enough.
     pub fn forwarded(self) -> Option<Self> {
