@@ -25,6 +25,7 @@ use crate::host::HostInterface;
 use crate::identities::{self, Identities};
 use crate::identity;
 use crate::link::quic::QuicEndpoint;
+use crate::link::reset::ResetSecret;
 use crate::link::{Established, tcp};
 use crate::logging::{self, Level, LogControl};
 use crate::notify::Notifier;
@@ -104,6 +105,7 @@ async fn serve(
     let mut signals = Signals::listen().context("cannot handle signals")?;
     let notifier = Notifier::from_environment();
     let public_key = secret.public_key();
+    let reset_secret = ResetSecret::of(&secret);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %public_key.address(),
@@ -120,7 +122,7 @@ async fn serve(
     });
     let quic_bound = config.quic_listen_port.map(|port| {
         let mark = config.firewall_mark;
-        spawn_blocking(move || QuicEndpoint::bind(port, mark))
+        spawn_blocking(move || QuicEndpoint::bind(port, mark, &reset_secret))
     });
     // The port is open while the interface is still being made: peers that dial now are not refused.
     let listener = tcp::listen(config.tcp_listen_port, config.firewall_mark);

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::link::quic::QuicEndpoint;
+use crate::link::reset::ResetSecret;
 use crate::link::{Transport, tcp};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,15 +69,16 @@ async fn link_over_tcp(a: &EngineHandle, b: &EngineHandle) -> (AttachedLink, Att
     )
 }
 
+fn quic_endpoint() -> QuicEndpoint {
+    QuicEndpoint::bind(0, None, &ResetSecret::of(&secret(0))).unwrap()
+}
+
 /// The endpoints must outlive the links.
 async fn link_over_quic(
     a: &EngineHandle,
     b: &EngineHandle,
 ) -> (AttachedLink, AttachedLink, [QuicEndpoint; 2]) {
-    let endpoints = [
-        QuicEndpoint::bind(0, None).unwrap(),
-        QuicEndpoint::bind(0, None).unwrap(),
-    ];
+    let endpoints = [quic_endpoint(), quic_endpoint()];
     let remote = SocketAddr::from(([127, 0, 0, 1], endpoints[1].local_port().unwrap()));
     let dial = async { a.attach_link(endpoints[0].dial(remote).await.unwrap()) };
     let accept = async {
@@ -248,10 +250,7 @@ async fn a_relay_carries_any_size_over_quic() {
 async fn an_upstream_like_datagram_mix_is_understood() {
     // Control in datagrams and data on the stream are legal; rubbish in a datagram costs only itself.
     let (_engine, engine) = start(12, None);
-    let endpoints = [
-        QuicEndpoint::bind(0, None).unwrap(),
-        QuicEndpoint::bind(0, None).unwrap(),
-    ];
+    let endpoints = [quic_endpoint(), quic_endpoint()];
     let remote = SocketAddr::from(([127, 0, 0, 1], endpoints[1].local_port().unwrap()));
     let key = secret(13).public_key();
     let dial = async {

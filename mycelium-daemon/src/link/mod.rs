@@ -15,6 +15,7 @@ pub mod outbox;
 mod pending;
 pub(crate) mod port;
 pub mod quic;
+pub mod reset;
 pub mod tcp;
 
 /// A connection, ready to carry packets both ways.

@@ -19,6 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::pending::{Admission, Pending, Place};
+use super::reset::ResetSecret;
 use super::{Established, Transport, link_info};
 
 /// Static cost over IPv4 (wire spec §2.7).
@@ -96,18 +97,21 @@ pub struct Incoming {
 }
 
 impl QuicEndpoint {
-    /// Open the sockets of both families on `port` (0: any, the same for both).
+    /// Open the sockets of both families on `port` (0: any, the same for both). Connections to these sockets of a process
+    /// that had the same `secret` end as soon as their other ends send something.
     ///
     /// # Errors
     /// `AddrInUse` when the port is busy. A missing address family is no error unless both are missing.
-    pub fn bind(port: u16, firewall_mark: Option<u32>) -> io::Result<Self> {
+    pub fn bind(port: u16, firewall_mark: Option<u32>, secret: &ResetSecret) -> io::Result<Self> {
         let certificate = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()])
             .map_err(io::Error::other)?;
         let key = PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
         let certificate = certificate.cert.der().clone();
         let family = |address: SocketAddr, max_payload| -> io::Result<Option<Family>> {
             match socket(address, firewall_mark) {
-                Ok(socket) => Family::new(socket, max_payload, &certificate, &key).map(Some),
+                Ok(socket) => {
+                    Family::new(socket, max_payload, secret, &certificate, &key).map(Some)
+                }
                 Err(error) if is_missing_family(&error) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -294,6 +298,7 @@ impl Family {
     fn new(
         socket: UdpSocket,
         max_payload: u16,
+        secret: &ResetSecret,
         certificate: &CertificateDer<'static>,
         key: &PrivateKeyDer<'static>,
     ) -> io::Result<Self> {
@@ -309,8 +314,12 @@ impl Family {
             .incoming_buffer_size_total(1 << 20);
         let mut client = ClientConfig::new(Arc::new(client_crypto()?));
         client.transport_config(transport);
-        let mut config = EndpointConfig::default();
+        let local = socket.local_addr()?;
+        let reset_key = secret.reset_key(local).map_err(io::Error::other)?;
+        let ids = secret.connection_ids(local).map_err(io::Error::other)?;
+        let mut config = EndpointConfig::new(Arc::new(reset_key));
         config
+            .cid_generator(move || Box::new(ids.clone()))
             .max_udp_payload_size(max_payload)
             .map_err(io::Error::other)?;
         let endpoint =
@@ -423,14 +432,24 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 
 #[cfg(test)]
 mod tests {
+    use std::thread::JoinHandle;
+
+    use mycelium_core::crypto::identity::SecretKey;
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    fn secret() -> ResetSecret {
+        ResetSecret::of(&SecretKey::from_bytes([7; 32]))
+    }
+
+    fn bind(port: u16) -> QuicEndpoint {
+        QuicEndpoint::bind(port, None, &secret()).unwrap()
+    }
 
     #[tokio::test]
     async fn a_dialled_link_is_accepted_over_both_families() {
-        let (a, b) = (
-            QuicEndpoint::bind(0, None).unwrap(),
-            QuicEndpoint::bind(0, None).unwrap(),
-        );
+        let (a, b) = (bind(0), bind(0));
         let port = b.local_port().unwrap();
         for (host, cost, max_datagram) in [("127.0.0.1", 12, 1434), ("[::1]", 7, 1414)] {
             let remote = format!("{host}:{port}").parse().unwrap();
@@ -476,10 +495,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_has_one_stream() {
-        let (a, b) = (
-            QuicEndpoint::bind(0, None).unwrap(),
-            QuicEndpoint::bind(0, None).unwrap(),
-        );
+        let (a, b) = (bind(0), bind(0));
         let remote = ([127, 0, 0, 1], b.local_port().unwrap()).into();
         let dial = async {
             let mut link = a.dial(remote).await.unwrap();
@@ -501,10 +517,86 @@ mod tests {
         assert!(second.is_err(), "a second stream was allowed");
     }
 
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    }
+
+    /// A process with an endpoint on the port, which accepts `links` links, says so, and goes without a word when the
+    /// sender is dropped.
+    fn mortal(
+        links: usize,
+    ) -> (
+        u16,
+        oneshot::Receiver<()>,
+        oneshot::Sender<()>,
+        JoinHandle<()>,
+    ) {
+        let (port_sender, port) = std::sync::mpsc::channel();
+        let (complete, completed) = oneshot::channel();
+        let (kill, killed) = oneshot::channel::<()>();
+        let process = std::thread::spawn(move || {
+            let runtime = runtime();
+            let (endpoint, links) = runtime.block_on(async {
+                let endpoint = bind(0);
+                port_sender.send(endpoint.local_port().unwrap()).unwrap();
+                let mut held = Vec::new();
+                for _ in 0..links {
+                    let incoming = endpoint.accept().await.unwrap();
+                    held.push(endpoint.complete(incoming).await.unwrap());
+                }
+                complete.send(()).unwrap();
+                let _ = killed.await;
+                (endpoint, held)
+            });
+            // Without those who would send it, no goodbye is sent.
+            drop(runtime);
+            drop((endpoint, links));
+        });
+        (port.recv().unwrap(), completed, kill, process)
+    }
+
+    #[test]
+    fn a_restarted_node_ends_the_connections_of_its_former_self() {
+        let (port, completed, kill, process) = mortal(2);
+        runtime().block_on(async {
+            let peer = bind(0);
+            let mut links = Vec::new();
+            for host in ["127.0.0.1", "[::1]"] {
+                let remote = format!("{host}:{port}").parse().unwrap();
+                let Transport::Quic {
+                    connection,
+                    mut send,
+                    recv,
+                } = peer.dial(remote).await.unwrap().transport
+                else {
+                    unreachable!("dialled with QUIC");
+                };
+                send.write_all(b"first").await.unwrap();
+                links.push((connection, send, recv));
+            }
+            completed.await.unwrap();
+            drop(kill);
+            process.join().unwrap();
+            for (connection, _, _) in &links {
+                assert_eq!(connection.close_reason(), None);
+            }
+            let _restarted = bind(port);
+            for (connection, send, _recv) in &mut links {
+                // What a repeated packet has already ended takes no more.
+                let _ = send.write_all(b"hello").await;
+                let closed = tokio::time::timeout(Duration::from_secs(1), connection.closed());
+                assert_eq!(closed.await, Ok(quinn::ConnectionError::Reset));
+            }
+        });
+    }
+
     #[tokio::test]
     async fn a_busy_port_says_so() {
-        let first = QuicEndpoint::bind(0, None).unwrap();
-        let error = QuicEndpoint::bind(first.local_port().unwrap(), None).unwrap_err();
+        let first = bind(0);
+        let error = QuicEndpoint::bind(first.local_port().unwrap(), None, &secret()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }
