@@ -68,7 +68,7 @@ pub struct DataPlaneConfig {
     pub max_segment_size: u16,
     /// Keys kept at once; one takes about 0.7 kB. See `keys.rs` for the eviction policy.
     pub keys: usize,
-    /// New key agreements (40 to 60 µs each) that packets of local hosts may cause.
+    /// New key agreements (50 to 90 µs each) that packets of local hosts may cause.
     pub host_agreements: RateLimit,
     /// New key agreements that packets from peers may cause.
     pub peer_agreements: RateLimit,
@@ -102,11 +102,11 @@ impl Default for DataPlaneConfig {
             max_segment_size: 1282,
             keys: 4096,
             host_agreements: RateLimit {
-                per_second: 2000,
-                burst: 512,
+                per_second: 1000,
+                burst: 256,
             },
             peer_agreements: RateLimit {
-                per_second: 1000,
+                per_second: 500,
                 burst: 128,
             },
             host_errors: RateLimit {
