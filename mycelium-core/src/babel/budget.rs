@@ -34,6 +34,24 @@ impl Budget {
     /// Pay for one event; `false` if it must not happen.
     #[must_use]
     pub(crate) fn take(&mut self, now: Time) -> bool {
+        self.fill(now);
+        match self.level.checked_sub(EVENT) {
+            Some(level) => {
+                self.level = level;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether `take` would succeed.
+    #[must_use]
+    pub(crate) fn is_ready(&mut self, now: Time) -> bool {
+        self.fill(now);
+        self.level >= EVENT
+    }
+
+    fn fill(&mut self, now: Time) {
         let full = u64::from(self.allowance.burst) * EVENT;
         let elapsed = now
             .since(self.filled_at)
@@ -42,13 +60,6 @@ impl Budget {
         let accrued = u64::try_from(elapsed).unwrap_or(0) * u64::from(self.allowance.per_second);
         self.level = self.level.saturating_add(accrued).min(full);
         self.filled_at = self.filled_at.max(now);
-        match self.level.checked_sub(EVENT) {
-            Some(level) => {
-                self.level = level;
-                true
-            }
-            None => false,
-        }
     }
 }
 

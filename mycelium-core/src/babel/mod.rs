@@ -22,6 +22,7 @@ mod fallback;
 pub mod filter;
 pub mod metric;
 mod neighbour;
+mod news;
 mod origin;
 mod request;
 mod route;
@@ -32,7 +33,7 @@ mod source;
 mod timer;
 mod update;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 pub use budget::Allowance;
 
@@ -40,6 +41,7 @@ use self::budget::Budget;
 use self::fallback::InUse;
 use self::metric::Metric;
 use self::neighbour::{Due, Neighbour};
+use self::news::{Item as NewsItem, News};
 use self::origin::{Origin, Origins};
 use self::request::Queries;
 use self::route::{Destination, Route, RouteTable};
@@ -61,7 +63,7 @@ use crate::wire::babel::{Hello, Ihu, Item, Tlv, walk};
 /// The router: all tables, and what they want to say.
 ///
 /// Output is bounded by construction. What must be told to all neighbours is only noted, as a set of subnets
-/// (`dirty`, `asides`); `poll_output` turns one of them at a time into packets, when everything before has been fetched. What an
+/// (`news`); `poll_output` turns one of them at a time into packets, when everything before has been fetched. What an
 /// input queues directly is bounded by the number of neighbours, of identities and of queries.
 #[derive(Debug)]
 pub(crate) struct Babel {
@@ -78,10 +80,10 @@ pub(crate) struct Babel {
     in_use: InUse,
     timers: Timers,
     announce_armed: Armed,
-    /// Subnets whose state all neighbours must be told.
-    dirty: BTreeSet<Subnet>,
-    /// Single neighbours that must be told of a subnet, because they were its next hop and so never heard of ours.
-    asides: BTreeSet<(PeerId, Subnet)>,
+    news: News,
+    announcements: Budget,
+    /// `announcements` is spent: what is paced waits for this timer.
+    waiting_for_pace: bool,
     output: VecDeque<Output>,
     queued_events: usize,
     fib: Fib,
@@ -101,6 +103,7 @@ impl Babel {
             Timer::Announce,
         );
         Self {
+            announcements: Budget::new(config.announcements, now),
             host_queries: Budget::new(config.host_queries, now),
             own_seqno_requests: Budget::new(config.own_seqno_requests, now),
             fallback_requests: Budget::new(config.fallback_requests, now),
@@ -115,8 +118,8 @@ impl Babel {
             seqno_requests: SeqnoRequests::default(),
             timers,
             announce_armed,
-            dirty: BTreeSet::new(),
-            asides: BTreeSet::new(),
+            news: News::default(),
+            waiting_for_pace: false,
             output: VecDeque::new(),
             queued_events: 0,
             fib_changed: true,
@@ -135,7 +138,9 @@ impl Babel {
     }
 
     pub(crate) fn has_output(&self) -> bool {
-        !self.output.is_empty() || !self.dirty.is_empty() || !self.asides.is_empty()
+        !self.output.is_empty()
+            || self.news.has_origins()
+            || (!self.waiting_for_pace && self.news.has_paced())
     }
 
     pub(crate) fn next_timer(&self) -> Option<Time> {
@@ -150,12 +155,31 @@ impl Babel {
                 }
                 return Some(output);
             }
-            if let Some(subnet) = self.dirty.pop_first() {
+            if let Some(subnet) = self.news.pop_origin() {
                 self.announce(subnet, now);
-            } else {
-                let (peer, subnet) = self.asides.pop_first()?;
-                self.send_selected(peer, subnet, now);
+                continue;
             }
+            if self.waiting_for_pace {
+                return None;
+            }
+            match self.news.pop_paced()? {
+                NewsItem::All(subnet) => self.announce(subnet, now),
+                NewsItem::One(peer, subnet) => self.send_selected(peer, subnet, now),
+            }
+            if !self.announcements.take(now) || !self.announcements.is_ready(now) {
+                self.waiting_for_pace = true;
+                self.timers
+                    .schedule(now + self.config.announcement_pause, Timer::Pace);
+            }
+        }
+    }
+
+    fn on_pace_timer(&mut self, now: Time) {
+        if self.announcements.is_ready(now) {
+            self.waiting_for_pace = false;
+        } else {
+            self.timers
+                .schedule(now + self.config.announcement_pause, Timer::Pace);
         }
     }
 
@@ -172,7 +196,7 @@ impl Babel {
         self.origins.insert(subnet, origin);
         self.fib.insert_origin(fib::Origin { id, subnet, secret });
         self.fib_changed = true;
-        self.dirty.insert(subnet);
+        self.news.origin(subnet);
     }
 
     pub(crate) fn remove_identity(&mut self, id: IdentityId, now: Time) {
@@ -198,7 +222,7 @@ impl Babel {
 
     fn retract_origin(&mut self, subnet: Subnet) -> Option<Origin> {
         let origin = self.origins.remove(subnet)?;
-        self.dirty.remove(&subnet);
+        self.news.remove(subnet);
         let interval = centiseconds(self.config.update_interval);
         let retraction = Tlv::Update(origin.update(subnet, Metric::INFINITE, interval));
         self.send_to_all(&retraction, None);
@@ -260,6 +284,7 @@ impl Babel {
             .set(&mut neighbour.dump.armed, None, Timer::Dump(peer));
         self.timers
             .set(&mut neighbour.asking.armed, None, Timer::Ask(peer));
+        self.news.forget_peer(peer);
         for subnet in neighbour.routes {
             self.table.remove_route(subnet, peer, now);
             self.reselect(subnet, update::Cause::Route, now);
@@ -437,11 +462,13 @@ impl Babel {
                 }
                 Timer::Watch(subnet) => self.on_watch_timer(subnet, now),
                 Timer::Query(subnet) => self.on_query_timer(subnet, now),
+                Timer::Pace => self.on_pace_timer(now),
                 Timer::Seqno(subnet) => self.on_seqno_timer(subnet, now),
                 Timer::Announce => {
                     self.announce_armed.fired();
-                    self.dirty
-                        .extend(self.origins.iter().map(|(subnet, _)| subnet));
+                    for (subnet, _) in self.origins.iter() {
+                        self.news.origin(subnet);
+                    }
                     let next = now + self.config.update_interval;
                     self.timers
                         .set(&mut self.announce_armed, Some(next), Timer::Announce);
@@ -461,7 +488,7 @@ impl Babel {
 
     /// Set a destination's timer, or drop the destination if nothing is left of it.
     fn rearm(&mut self, subnet: Subnet, now: Time) {
-        if self.table.is_vacant(subnet) && !self.dirty.contains(&subnet) {
+        if self.table.is_vacant(subnet) && !self.news.contains(subnet) {
             self.forget_destination(subnet);
             return;
         }
@@ -488,7 +515,7 @@ impl Babel {
         self.timers
             .set(&mut armed, None, Timer::Destination(subnet));
         self.unwatch(subnet, &mut watch);
-        self.dirty.remove(&subnet);
+        self.news.remove(subnet);
         for route in routes {
             if let Some(neighbour) = self.neighbours.get_mut(&route.peer) {
                 neighbour.routes.remove(&subnet);

@@ -169,6 +169,7 @@ impl Babel {
         if let Some(mut query) = self.queries.0.remove(&subnet) {
             self.timers
                 .set(&mut query.armed, None, Timer::Query(subnet));
+            self.news.awaited(subnet);
         }
     }
 

@@ -253,7 +253,13 @@ impl Babel {
             .get(subnet)
             .and_then(|destination| destination.selected_route())
             .is_some_and(|route| route.seqno.is_at_least(seqno));
-        if !chosen || self.dirty.contains(&subnet) {
+        if !chosen {
+            return;
+        }
+        if self.news.contains(subnet) {
+            if !waiting.is_empty() {
+                self.news.awaited(subnet);
+            }
             return;
         }
         for &peer in waiting {
@@ -311,7 +317,7 @@ impl Babel {
         }
         if origin.increase_to(wanted, now) {
             self.counters.seqno_increases += 1;
-            self.dirty.insert(subnet);
+            self.news.origin(subnet);
         } else {
             self.counters.refused_budget += 1;
         }

@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Query(Subnet),
     /// Seqno requests of a subnet to repeat or to forget.
     Seqno(Subnet),
+    /// More announcements may go.
+    Pace,
     /// Our own subnets to announce again.
     Announce,
 }

@@ -222,7 +222,7 @@ impl Babel {
             return true;
         }
         match self.table.oldest_routeless() {
-            Some(subnet) if !self.dirty.contains(&subnet) => {
+            Some(subnet) if !self.news.contains(subnet) => {
                 self.forget_destination(subnet);
                 true
             }
@@ -246,7 +246,10 @@ impl Babel {
         destination.selected = after;
         let Some(route) = destination.selected_route() else {
             if destination.announced.is_some() {
-                self.dirty.insert(subnet);
+                self.news.lost(subnet);
+            } else {
+                // Gone before anybody was told.
+                self.news.remove(subnet);
             }
             if before.is_some() {
                 self.on_route_lost(subnet, now);
@@ -272,7 +275,7 @@ impl Babel {
             .router_id(route.source)
             .map(|id| id.public_key());
         if tell {
-            self.dirty.insert(subnet);
+            self.news.changed(subnet);
         }
         let Some(public_key) = public_key else {
             return;
@@ -289,7 +292,7 @@ impl Babel {
             self.fib_changed = true;
         }
         if let Some(old) = before.filter(|&old| old != peer && !tell) {
-            self.asides.insert((old, subnet));
+            self.news.aside(old, subnet);
         }
         if before != after {
             self.counters.routes_selected += 1;

@@ -6,6 +6,7 @@ mod feasibility;
 mod invariants;
 mod liveness;
 mod origins;
+mod pacing;
 mod requests;
 mod selection;
 
