@@ -22,6 +22,8 @@ use crate::wait;
 
 /// Port of every node's admin API; each node has a namespace and so a loopback of its own.
 pub const API_PORT: u16 = 8989;
+/// Port of a node's metrics, where they are on.
+pub const METRICS_PORT: u16 = 9090;
 /// Default TCP and QUIC port of a node.
 pub const PORT: u16 = 9651;
 
@@ -184,6 +186,15 @@ impl NodeOptions {
         self
     }
 
+    /// Serve metrics, for [`Node::metric`].
+    #[must_use]
+    pub fn metrics(self) -> Self {
+        self.arguments([
+            "--metrics-api-address".to_owned(),
+            format!("127.0.0.1:{METRICS_PORT}"),
+        ])
+    }
+
     /// The public key that the node will have.
     pub fn public_key(&self) -> PublicKey {
         SecretKey::from_bytes(self.seed).public_key()
@@ -321,17 +332,45 @@ impl Node {
         body: Option<&serde_json::Value>,
     ) -> anyhow::Result<(u16, String)> {
         let body = body.map(ToString::to_string).unwrap_or_default();
+        self.http(API_PORT, method, &format!("/api/v1{path}"), &body)
+    }
+
+    /// The sum of all samples of a metric family; the node must have been started with [`NodeOptions::metrics`].
+    pub fn metric(&self, family: &str) -> anyhow::Result<f64> {
+        let (status, text) = self.http(METRICS_PORT, "GET", "/metrics", "")?;
+        ensure!(status == 200, "GET /metrics: status {status}");
+        let samples: Vec<f64> = text
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix(family)?
+                    .split_whitespace()
+                    .last()?
+                    .parse()
+                    .ok()
+            })
+            .collect();
+        ensure!(!samples.is_empty(), "no metric {family}");
+        Ok(samples.iter().sum())
+    }
+
+    fn http(
+        &self,
+        port: u16,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> anyhow::Result<(u16, String)> {
         let request = format!(
-            "{method} /api/v1{path} HTTP/1.1\r\nHost: localhost:{API_PORT}\r\nConnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let api = SocketAddr::from(([127, 0, 0, 1], API_PORT));
+        let server = SocketAddr::from(([127, 0, 0, 1], port));
         let limit = Duration::from_secs(10);
         let mut stream = self
             .host
-            .inside(|| TcpStream::connect_timeout(&api, limit))?
-            .with_context(|| format!("admin API of {}", self.host.name()))?;
+            .inside(|| TcpStream::connect_timeout(&server, limit))?
+            .with_context(|| format!("HTTP server of {}", self.host.name()))?;
         stream.set_read_timeout(Some(limit))?;
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
