@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -59,11 +60,25 @@ fn a_veth_pair_joins_two_namespaces() {
         link::add_address(namespace, "eth0", address(v6), 64).unwrap();
         link::up(namespace, "eth0").unwrap();
     }
+    for namespace in [&left, &right] {
+        link::wait_until_usable(namespace, "eth0", Duration::from_secs(3)).unwrap();
+        link::wait_until_usable(namespace, "lo", Duration::ZERO).unwrap();
+    }
     converse(&left, &right, address("10.0.0.2"));
     converse(&left, &right, address("fd00::2"));
     let found = link::addresses(&left, "eth0").unwrap();
     assert!(found.contains(&(address("10.0.0.1"), 24)), "{found:?}");
     assert!(found.contains(&(address("fd00::1"), 64)), "{found:?}");
+
+    link::veth(&left, "eth1", &right, "eth1").unwrap();
+    link::up(&left, "eth1").unwrap();
+    let waited = link::wait_until_usable(&left, "eth1", Duration::from_millis(1));
+    assert_eq!(
+        waited.unwrap_err().kind(),
+        std::io::ErrorKind::TimedOut,
+        "its peer is down"
+    );
+    link::delete(&left, "eth1").unwrap();
 
     link::remove_address(&left, "eth0", address("10.0.0.1"), 24).unwrap();
     assert!(

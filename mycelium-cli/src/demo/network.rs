@@ -1,6 +1,7 @@
 //! The underlay: three namespaces in a row, joined by virtual cables.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use node_integration::{Namespace, link, sysctl};
 
@@ -16,6 +17,9 @@ pub(super) const RELAY_TOWARDS_B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)
 pub(super) const B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1));
 
 const PREFIX_LEN: u8 = 24;
+
+/// How long the kernel may take to notice that a cable is plugged in; on an idle machine it takes a millisecond.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Where the nodes run. A and B have no underlay route to each other.
 #[derive(Debug)]
@@ -63,6 +67,9 @@ fn cable(one: End<'_>, other: End<'_>) -> Result<(), Error> {
     for (namespace, name, address) in [one, other] {
         link::add_address(namespace, name, address, PREFIX_LEN)?;
         link::up(namespace, name)?;
+    }
+    for (namespace, name, _) in [one, other] {
+        link::wait_until_usable(namespace, name, SETTLING)?;
     }
     Ok(())
 }

@@ -3,8 +3,11 @@
 mod address;
 mod route;
 
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
 use futures_util::StreamExt as _;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 pub use address::{add_address, addresses, remove_address};
@@ -99,6 +102,40 @@ pub fn up(namespace: &Namespace, name: &str) -> Result<()> {
         &format!("set {name} up"),
         LinkMessageBuilder::up,
     )
+}
+
+/// Wait until an interface that is up carries packets.
+///
+/// Of a veth pair the end that is set up first gets its queue only when the kernel's "linkwatch" has noticed that the
+/// other end is up too; until then it swallows what is sent, and a lost TCP SYN costs a second.
+///
+/// # Errors
+/// [`Error::NoSuchInterface`] when it is missing, [`Error::Refused`] with `TimedOut` after `limit`: its other end is
+/// down.
+pub fn wait_until_usable(namespace: &Namespace, name: &str, limit: Duration) -> Result<()> {
+    let action = format!("wait until {name} carries packets");
+    let deadline = Instant::now() + limit;
+    loop {
+        let index = require_index(namespace, name, &action)?;
+        let state = query(namespace, &action, async |handle| {
+            let mut links = std::pin::pin!(handle.link().get().match_index(index).execute());
+            let link = links.next().await.transpose()?;
+            Ok(link.and_then(|link| {
+                link.attributes
+                    .into_iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::OperState(state) => Some(state),
+                        _ => None,
+                    })
+            }))
+        })?;
+        match state {
+            // Loopback and TUN interfaces know no other state.
+            Some(State::Up | State::Unknown) => return Ok(()),
+            _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            _ => return Err(Error::from_io(action, ErrorKind::TimedOut.into())),
+        }
+    }
 }
 
 /// Set an interface down; its peer, if it has one, loses its carrier.
