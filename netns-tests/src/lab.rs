@@ -54,6 +54,9 @@ pub struct Switch {
 /// The bridge of a [`Switch`]; its ports are named "port0", "port1" and so on.
 const BRIDGE: &str = "bridge";
 
+/// How long the kernel may take to notice a wire; on an idle machine it takes a millisecond.
+const PLUGGED_IN: Duration = Duration::from_secs(5);
+
 impl Lab {
     /// An empty lab.
     pub fn new() -> Self {
@@ -76,10 +79,15 @@ impl Lab {
         let network = self.network();
         let (near, far) = (left.free_name(), right.free_name());
         link::veth(&left.namespace, &near, &right.namespace, &far)?;
-        Ok(Wire {
+        let wire = Wire {
             left: Port::configure(left, near, network, 1)?,
             right: Port::configure(right, far, network, 2)?,
-        })
+        };
+        // A node started before that would lose its first SYN, and with it a second.
+        for port in [&wire.left, &wire.right] {
+            link::wait_until_usable(&port.host.namespace, &port.interface, PLUGGED_IN)?;
+        }
+        Ok(wire)
     }
 
     /// Join hosts by a switch with an IPv4 and an IPv6 network of its own.
@@ -94,7 +102,10 @@ impl Lab {
             link::attach(&namespace, BRIDGE, &near)?;
             link::up(&namespace, &near)?;
             let last = u8::try_from(index + 1).context("at most 255 hosts on a switch")?;
-            ports.push(Port::configure(host, far, network, last)?);
+            let port = Port::configure(host, far, network, last)?;
+            link::wait_until_usable(&namespace, &near, PLUGGED_IN)?;
+            link::wait_until_usable(&host.namespace, &port.interface, PLUGGED_IN)?;
+            ports.push(port);
         }
         Ok(Switch { namespace, ports })
     }
