@@ -4,10 +4,13 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::middleware;
+use axum::serve::IncomingStream;
 use mycelium_api::ListenerService;
 
 use self::bounded::Bounded;
+use crate::api::credentials::Client;
 use crate::status::NodeView;
 use crate::{api, metrics};
 
@@ -57,6 +60,7 @@ pub(crate) fn spawn(
                 for (listener, app) in servers {
                     match tokio::net::TcpListener::from_std(listener) {
                         Ok(listener) => {
+                            let app = app.into_make_service_with_connect_info::<Client>();
                             tasks.spawn(
                                 async move { axum::serve(Bounded::new(listener), app).await },
                             );
@@ -70,12 +74,18 @@ pub(crate) fn spawn(
     Ok(())
 }
 
+impl Connected<IncomingStream<'_, Bounded>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
 fn app(service: ListenerService, node: NodeView, bound: SocketAddr) -> Router {
     match service {
         // Scrapers name this host as they like, and there is nothing to change or to hide.
         ListenerService::Metrics => return metrics::app(node),
         ListenerService::JsonRpc => api::rpc::app(node),
-        _ => api::app(node),
+        _ => api::app(node, bound),
     }
     .layer(middleware::from_fn_with_state(bound, api::require_our_host))
 }

@@ -2,7 +2,8 @@
 //!
 //! It lives on a thread of its own and reads snapshots, so that no client can hold up a packet, a route or another
 //! client. There is no authentication: whoever can reach the address may use it, which is why it is loopback by
-//! default, and why a request must name us in its Host header (a web page in a browser on this machine cannot).
+//! default, and why a request must name us in its Host header (a web page in a browser on this machine cannot). Identities
+//! are changed by root and the node's own user only (`credentials.rs`).
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -10,13 +11,14 @@ use std::net::{IpAddr, SocketAddr};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header, uri::Authority};
-use axum::middleware::Next;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use mycelium_api::path;
 
 use crate::status::NodeView;
 
+pub(crate) mod credentials;
 mod identities;
 mod info;
 mod peers;
@@ -27,7 +29,14 @@ pub mod rpc;
 const MAX_BODY: usize = 64 << 10;
 
 /// The API of `node`.
-pub fn app(node: NodeView) -> Router {
+pub(crate) fn app(node: NodeView, bound: SocketAddr) -> Router {
+    let identity_changes = Router::new()
+        .route(path::IDENTITIES, post(identities::add))
+        .route(path::IDENTITY, delete(identities::remove))
+        .layer(middleware::from_fn_with_state(
+            bound,
+            credentials::require_trusted_user,
+        ));
     let api = Router::new()
         .route(path::ADMIN, get(info::info))
         .route(path::STATUS, get(info::status))
@@ -38,11 +47,8 @@ pub fn app(node: NodeView) -> Router {
         .route(path::ROUTES_FALLBACK, get(routes::fallback))
         .route(path::ROUTES_QUERIED, get(routes::queried))
         .route(path::PACKET_STATS, get(routes::packet_statistics))
-        .route(
-            path::IDENTITIES,
-            get(identities::list).post(identities::add),
-        )
-        .route(path::IDENTITY, delete(identities::remove))
+        .route(path::IDENTITIES, get(identities::list))
+        .merge(identity_changes)
         .with_state(node);
     Router::new()
         .nest(path::BASE, api)
