@@ -273,6 +273,30 @@ impl EngineHandle {
         Ok(id)
     }
 
+    /// Give an identity another interface in place of the one it has or had.
+    ///
+    /// # Errors
+    /// See [`EngineError`]; then it has none.
+    pub(crate) async fn replace_host(
+        &self,
+        identity: IdentityId,
+        host: HostInterface,
+    ) -> Result<(), EngineError> {
+        let (done, detached) = oneshot::channel();
+        self.tell_worker(WorkerCommand::DetachHost { identity, done })
+            .await?;
+        detached.await.map_err(|_| EngineError::Stopping)?;
+        let (done, attached) = oneshot::channel();
+        self.tell_worker(WorkerCommand::AttachHost {
+            identity,
+            host,
+            done,
+        })
+        .await?;
+        let attached = attached.await.map_err(|_| EngineError::Stopping)?;
+        attached.map_err(EngineError::Host)
+    }
+
     /// Stop originating an identity and take its interface down. Unknown ids are ignored.
     ///
     /// # Errors

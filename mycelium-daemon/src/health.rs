@@ -66,6 +66,12 @@ impl Health {
         }
     }
 
+    /// Whether it has that trouble.
+    pub fn is_raised(&self, code: &'static str, subject: &str) -> bool {
+        let key = (code, subject.to_owned());
+        self.lock().warnings.contains_key(&key)
+    }
+
     /// All warnings.
     pub fn warnings(&self) -> Vec<Warning> {
         self.lock().warnings.values().cloned().collect()

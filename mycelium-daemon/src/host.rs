@@ -10,6 +10,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 mod address;
+pub(crate) mod guard;
 
 /// What the host may send in one packet; fixed by the network (decisions: a full packet fits the common links).
 pub const MTU: u16 = 1400;

@@ -103,6 +103,13 @@ impl Identities {
         }
     }
 
+    /// The table, which stays as it is while this is held.
+    pub(crate) async fn locked(
+        &self,
+    ) -> tokio::sync::MutexGuard<'_, BTreeMap<IdentityId, IdentityRecord>> {
+        self.records.lock().await
+    }
+
     /// All of them, the node's own first.
     pub async fn list(&self) -> Vec<IdentityRecord> {
         self.records.lock().await.values().cloned().collect()

@@ -13,7 +13,7 @@ use mycelium_api::ListenerService;
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::io::PeerId;
 use mycelium_core::router_id::RouterId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::args::CommandLine;
@@ -21,7 +21,7 @@ use crate::config::{self, Config};
 use crate::descriptors;
 use crate::engine::{AttachedLink, Engine, EngineConfig, EngineHandle};
 use crate::health::Health;
-use crate::host::HostInterface;
+use crate::host::{HostInterface, guard};
 use crate::identities::{self, Identities};
 use crate::identity;
 use crate::link::quic::QuicEndpoint;
@@ -148,6 +148,7 @@ async fn serve(
         config,
         health,
         log,
+        engine: handle.clone(),
         peers,
         identities,
         view,
@@ -198,6 +199,7 @@ struct RunningNode<'a> {
     config: Config,
     health: Health,
     log: LogControl,
+    engine: EngineHandle,
     peers: PeerHandle,
     identities: Identities,
     view: NodeView,
@@ -295,9 +297,17 @@ impl RunningNode<'_> {
 
     fn watch_network(&mut self, interfaces: watch::Sender<Arc<Interfaces>>) {
         let (peers, health) = (self.peers.clone(), self.health.clone());
+        let news = Arc::new(Notify::new());
+        self.tasks.spawn(guard::run(
+            self.identities.clone(),
+            self.engine.clone(),
+            self.health.clone(),
+            Arc::clone(&news),
+        ));
         self.tasks.spawn(async move {
             loop {
-                if let Err(error) = netmon::watch(peers.clone(), interfaces.clone()).await {
+                let watch = netmon::watch(peers.clone(), interfaces.clone(), Arc::clone(&news));
+                if let Err(error) = watch.await {
                     let text = format!("changes of this host's network are not noticed: {error}");
                     health.raise("network-monitor", "", text, "");
                 }

@@ -20,7 +20,7 @@ use mycelium_core::snapshot::{PeerSnapshot, RouteSnapshot};
 use crate::clock;
 use crate::engine::{EngineHandle, EngineSnapshot};
 use crate::health::Health;
-use crate::host;
+use crate::host::{self, guard};
 use crate::identities::{Identities, IdentityRecord};
 use crate::peering::endpoint::{Endpoint, Scheme, Target};
 use crate::peering::handle::PeerHandle;
@@ -232,10 +232,15 @@ impl NodeView {
             },
             traffic: traffic(&peers, &snapshot.worker.dataplane),
             listeners: self.0.health.listeners(),
-            tun: self.0.tun_name.clone().map(|name| TunStatus {
-                name,
-                mtu: host::MTU.into(),
-            }),
+            tun: self
+                .0
+                .tun_name
+                .clone()
+                .filter(|name| !self.0.health.is_raised(guard::GONE, name))
+                .map(|name| TunStatus {
+                    name,
+                    mtu: host::MTU.into(),
+                }),
             identities,
         }
     }

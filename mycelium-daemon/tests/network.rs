@@ -203,3 +203,53 @@ fn whoever_starts_first_the_link_comes_soon() {
         within("link to a node that restarts", || alive(&a));
     }
 }
+
+#[test]
+fn what_happens_to_the_interface_is_shown_and_repaired() {
+    let Some(place) = Place::new() else { return };
+    let _node = place.start(&["--tun-name", "ours", "--disable-peer-discovery"]);
+    let address = place.until("node", |client| client.status().ok()).address;
+    let ip = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("ip");
+        command.args(arguments);
+        let status = place.namespace.spawn(&mut command).unwrap().wait().unwrap();
+        assert!(status.success(), "ip {arguments:?}: {status}");
+    };
+    // Bound only while the interface has it.
+    let has_address = || {
+        let bound = place
+            .namespace
+            .run(|| std::net::UdpSocket::bind((address, 0)).is_ok());
+        bound.unwrap().then_some(())
+    };
+    let healthy = || place.warnings().is_empty().then_some(());
+    let warned = |code: &str| place.warnings().contains(&code.to_owned()).then_some(());
+    // The guard looks at most once a second.
+    let limit = Duration::from_millis(2500);
+    within_limit("address", limit, has_address);
+
+    ip(&["addr", "del", &format!("{address}/7"), "dev", "ours"]);
+    within_limit("address given back", limit, has_address);
+    ip(&["link", "set", "ours", "down"]);
+    within_limit("down is shown", limit, || warned("tun-down"));
+    ip(&["addr", "flush", "dev", "ours"]);
+    ip(&["link", "set", "ours", "up"]);
+    within_limit("usable after up", limit, || healthy().and(has_address()));
+    ip(&["link", "set", "ours", "down"]);
+    ip(&["link", "set", "ours", "name", "theirs"]);
+    ip(&["link", "set", "theirs", "up"]);
+    within_limit("another name is shown", limit, || warned("tun-renamed"));
+    ip(&["link", "del", "theirs"]);
+    within_limit("made anew", limit, || healthy().and(has_address()));
+    // Its name is taken at once: it cannot be made.
+    ip(&["link", "set", "ours", "down"]);
+    ip(&["link", "set", "ours", "name", "theirs"]);
+    link::veth(&place.namespace, "ours", &place.namespace, "other").unwrap();
+    ip(&["link", "del", "theirs"]);
+    within_limit("gone is shown", limit, || warned("tun-gone"));
+    assert!(place.ask(|client| client.status()).unwrap().tun.is_none());
+    ip(&["link", "del", "ours"]);
+    within_limit("made anew later", Duration::from_secs(6), || {
+        healthy().and(has_address())
+    });
+}

@@ -17,7 +17,7 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::RouteHeader;
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::endpoint::is_inside_overlay;
@@ -181,11 +181,16 @@ pub(crate) fn source_towards(remote: SocketAddr, firewall_mark: Option<u32>) -> 
         .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-/// Watch the host's network for ever: tell `peers` of changes, and keep `current` up to date.
+/// Watch the host's network for ever: tell `peers` of changes, keep `current` up to date, and notify `news` of anything
+/// about any interface, those of overlays included.
 ///
 /// # Errors
 /// If netlink cannot be used; suspend is then not noticed either.
-pub async fn watch(peers: PeerHandle, current: watch::Sender<Arc<Interfaces>>) -> io::Result<()> {
+pub async fn watch(
+    peers: PeerHandle,
+    current: watch::Sender<Arc<Interfaces>>,
+    news: Arc<Notify>,
+) -> io::Result<()> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
@@ -219,6 +224,7 @@ pub async fn watch(peers: PeerHandle, current: watch::Sender<Arc<Interfaces>>) -
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
                 last_look = Instant::now();
+                news.notify_one();
                 let mut change = look(&current);
                 change.paths |= std::mem::take(&mut default_route);
                 if change != Change::default() {
