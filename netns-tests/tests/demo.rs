@@ -131,15 +131,15 @@ fn tells_the_story(user: User, options: &[&str]) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut demo = Demo::start(&stage, options)?;
     demo.read_until("Data from A to B")?;
-    let traces = stage.traces()?;
+    let processes = stage.processes()?;
     ensure!(
-        traces.processes.len() >= 4,
+        processes.len() >= 4,
         "three nodes and what started them: {:?}",
-        traces.processes
+        processes
     );
     let status = demo.finish()?;
     let took = started.elapsed();
-    stage.is_clean(&before, &traces)?;
+    stage.is_clean(&before, &processes)?;
 
     let said = &demo.said;
     ensure!(status.success(), "{status}:\n{said}");
@@ -211,7 +211,7 @@ fn interrupted(user: User, signal: Signal, moment: &str) -> anyhow::Result<()> {
     let before = stage.surroundings()?;
     let mut demo = Demo::start(&stage, &[])?;
     demo.read_until(moment)?;
-    let traces = stage.traces()?;
+    let processes = stage.processes()?;
     let sent = Instant::now();
     kill(Pid::from_raw(i32::try_from(demo.child.id())?), signal)?;
     let status = demo.finish()?;
@@ -224,12 +224,12 @@ fn interrupted(user: User, signal: Signal, moment: &str) -> anyhow::Result<()> {
         ensure!(status.signal() == Some(signal as i32), "{status}");
         // The kernel ends the others; nobody is left to wait for that.
         wait::until("the end of everything", CLEAN_UP, || {
-            stage.is_clean(&before, &traces).map(Some)
+            stage.is_clean(&before, &processes).map(Some)
         })
     } else {
         ensure!(status.code() == Some(128 + signal as i32), "{status}");
         ensure!(demo.said.contains("Interrupted"), "{}", demo.said);
-        stage.is_clean(&before, &traces)
+        stage.is_clean(&before, &processes)
     }
 }
 
@@ -239,11 +239,11 @@ fn without_a_reader(user: User) -> anyhow::Result<()> {
     let before = stage.surroundings()?;
     let mut demo = Demo::start(&stage, &["--seconds", "1"])?;
     demo.read_until("mycelium demo")?;
-    let traces = stage.traces()?;
+    let processes = stage.processes()?;
     demo.stdout = None;
     let status = demo.finish()?;
     ensure!(status.success(), "{status}: {}", demo.said);
-    stage.is_clean(&before, &traces)
+    stage.is_clean(&before, &processes)
 }
 
 /// An ordinary user who may not open /dev/net/tun learns what to do.
@@ -258,7 +258,7 @@ fn names_the_fix() -> anyhow::Result<()> {
         "{}",
         demo.said
     );
-    stage.is_clean(&before, &stage.traces()?)
+    stage.is_clean(&before, &stage.processes()?)
 }
 
 /// The file system that a demo runs in. Root makes one of the test's own: empty directories for temporary files,
@@ -281,12 +281,8 @@ struct Surroundings {
     files: BTreeSet<PathBuf>,
 }
 
-/// What runs of a demo.
-struct Traces {
-    processes: BTreeSet<i32>,
-    /// "net:[inode]" and so on.
-    namespaces: BTreeSet<PathBuf>,
-}
+/// A process: its number and, because numbers are used again, when it started, in clock ticks since boot.
+type Process = (i32, u64);
 
 impl Stage {
     fn set(user: User, tun_mode: u32) -> anyhow::Result<Self> {
@@ -368,70 +364,65 @@ impl Stage {
         })
     }
 
-    /// Processes of this stage's program, and the namespaces they are in but this test is not.
-    fn traces(&self) -> anyhow::Result<Traces> {
-        let mut traces = Traces {
-            processes: BTreeSet::new(),
-            namespaces: BTreeSet::new(),
-        };
+    /// All processes of the demo: those of this stage's program, and whatever else is in their namespaces.
+    ///
+    /// To be taken while it runs. Afterwards the numbers of namespaces mean nothing: the kernel uses them again.
+    fn processes(&self) -> anyhow::Result<BTreeSet<Process>> {
+        let ours = namespaces("thread-self");
+        let mut own = BTreeSet::new();
+        let mut all = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
-            let path = entry?.path();
-            let number = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.parse().ok());
-            let (Some(number), Ok(program)) = (number, std::fs::read_link(path.join("exe"))) else {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let Some(process) = name.parse().ok().and_then(running) else {
                 continue;
             };
-            if program != self.program {
-                continue;
+            let program = std::fs::read_link(Path::new("/proc").join(&name).join("exe"));
+            let of_the_demo = program.is_ok_and(|program| program == self.program);
+            let theirs = namespaces(&name);
+            if of_the_demo {
+                own.extend(theirs.difference(&ours).cloned());
             }
-            traces.processes.insert(number);
-            for kind in NAMESPACES {
-                let ours = std::fs::read_link(Path::new("/proc/thread-self/ns").join(kind))?;
-                // It may have ended meanwhile.
-                let theirs = std::fs::read_link(path.join("ns").join(kind)).ok();
-                traces
-                    .namespaces
-                    .extend(theirs.filter(|theirs| *theirs != ours));
-            }
+            all.push((process, of_the_demo, theirs));
         }
-        Ok(traces)
+        all.retain(|(_, of_the_demo, theirs)| *of_the_demo || !theirs.is_disjoint(&own));
+        Ok(all.into_iter().map(|(process, ..)| process).collect())
     }
 
-    /// No process is left, nobody is in the namespaces there were, and the surroundings are as before.
-    fn is_clean(&self, before: &Surroundings, traces: &Traces) -> anyhow::Result<()> {
-        let left = self.traces()?;
-        ensure!(
-            left.processes.is_empty(),
-            "processes are left: {:?}",
-            left.processes
+    /// None of these processes is left, nor another of this stage's program, and the surroundings are as before.
+    /// With its processes and without mounts nothing holds a namespace.
+    fn is_clean(&self, before: &Surroundings, processes: &BTreeSet<Process>) -> anyhow::Result<()> {
+        let mut left = self.processes()?;
+        left.extend(
+            processes
+                .iter()
+                .filter(|(number, started)| running(*number) == Some((*number, *started))),
         );
-        ensure!(
-            left.namespaces.is_empty(),
-            "namespaces are left: {:?}",
-            left.namespaces
-        );
-        for entry in std::fs::read_dir("/proc")? {
-            let namespaces = entry?.path().join("ns");
-            for kind in NAMESPACES {
-                // Unreadable: no process, or one that has ended.
-                let occupied = std::fs::read_link(namespaces.join(kind));
-                ensure!(
-                    !occupied.is_ok_and(|namespace| traces.namespaces.contains(&namespace)),
-                    "{} is in a namespace of the demo",
-                    namespaces.display()
-                );
-            }
-        }
+        ensure!(left.is_empty(), "processes are left: {left:?}");
         let now = self.surroundings()?;
         ensure!(now == *before, "left behind: {now:?}, before {before:?}");
         Ok(())
     }
 }
 
-/// Kinds of namespaces that the demo makes.
-const NAMESPACES: [&str; 4] = ["net", "mnt", "pid", "user"];
+/// The process of this number, unless it has ended, whether or not its parent has noticed.
+fn running(number: i32) -> Option<Process> {
+    let status = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+    // After the name, which may hold anything, in parentheses: state, and 18 fields later the start (proc(5)).
+    let mut fields = status.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some((number, started))
+}
+
+/// The namespaces of a process, of those kinds that the demo makes; none if it has ended.
+fn namespaces(process: &str) -> BTreeSet<PathBuf> {
+    let directory = Path::new("/proc").join(process).join("ns");
+    let kinds = ["net", "mnt", "pid", "user"];
+    kinds
+        .iter()
+        .filter_map(|kind| std::fs::read_link(directory.join(kind)).ok())
+        .collect()
+}
 
 /// A running demo.
 struct Demo {

@@ -37,7 +37,7 @@ pub(super) fn run(seconds: u8, quic: bool) -> Result<ExitCode, Error> {
     match wait(&mut child, &signals).map_err(Error::system("wait for the demo"))? {
         Outcome::Ended(status) if status.success() => {
             let how = if as_user {
-                " As an ordinary user: the namespaces were a user namespace's."
+                " It ran as an ordinary user, in a user namespace."
             } else {
                 ""
             };
