@@ -253,3 +253,26 @@ fn what_happens_to_the_interface_is_shown_and_repaired() {
         healthy().and(has_address())
     });
 }
+
+#[test]
+fn dialling_ourselves_is_noticed_over_either_transport() {
+    let Some(place) = Place::new() else { return };
+    let own = [
+        "tcp://127.0.0.1:9651",
+        "tcp://[::1]:9651",
+        "quic://127.0.0.1:9651",
+        "quic://127.0.0.2:9651",
+        "quic://[::1]:9651",
+    ];
+    let arguments = [&["--disable-peer-discovery", "--peers"], &own[..]].concat();
+    let node = start(&place, &arguments);
+    within_limit("all noticed", Duration::from_secs(3), || {
+        let warnings = place.warnings();
+        let noticed = warnings.iter().filter(|code| *code == "peer-is-ourselves");
+        (noticed.count() == own.len()).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(1500));
+    let log = node.stdout();
+    let connected = log.lines().filter(|line| line.contains("msg=connected "));
+    assert_eq!(connected.count(), own.len(), "{log}");
+}

@@ -35,6 +35,7 @@ const DISCOVERED_ATTEMPTS: u32 = 3;
 const DISCOVERED_RETRY: Duration = Duration::from_secs(5);
 /// Wait before an endpoint is tried again that turned out to be ourselves.
 const OURSELVES_RETRY: Duration = Duration::from_secs(300);
+const OURSELVES: &str = "this endpoint is this very node: remove it from the peers";
 /// Suspended longer than this, and peers have given us up.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(3);
 /// A link that lived this long was a success.
@@ -68,6 +69,8 @@ struct Link {
     remote: SocketAddr,
     stats: Arc<LinkStats>,
     up_since: Instant,
+    /// Its other end, which is a link of ours as well, was closed for that reason.
+    is_ourselves: bool,
     sampled: (u64, u64),
     rate: (u64, u64),
 }
@@ -465,6 +468,7 @@ impl<L: Links> Manager<L> {
             remote,
             stats,
             up_since: Instant::now(),
+            is_ourselves: false,
             sampled: (0, 0),
             rate: (0, 0),
         }
@@ -485,10 +489,48 @@ impl<L: Links> Manager<L> {
                     self.keep_bytes(entry.link.bytes());
                     let text = format!("inbound peer is gone: {closed}");
                     self.say_of_stranger(&inbound_endpoint(&entry.link), &text);
+                    if closed.reason == CloseReason::Ourselves.to_string() {
+                        self.on_ourselves(&entry.link);
+                    }
                 }
             }
             Some(Owner::Outgoing(endpoint)) => self.on_outgoing_closed(&endpoint, peer, closed),
             None => {}
+        }
+    }
+
+    /// The accepting end found out first: the dialling end may only see that it was hung up on.
+    fn on_ourselves(&mut self, inbound: &Link) {
+        let mut discovered = Vec::new();
+        for (endpoint, entry) in &mut self.outgoing {
+            let is_other_end = endpoint.scheme == inbound.scheme
+                && entry
+                    .address
+                    .is_some_and(|address| is_other_end(inbound, address));
+            if !is_other_end {
+                continue;
+            }
+            match &mut entry.state {
+                State::Up(link) => {
+                    link.is_ourselves = true;
+                    self.links.close(link.peer);
+                    continue;
+                }
+                State::Dialling { task, .. } => task.abort(),
+                State::Waiting { .. } => {}
+            }
+            if entry.origin == Origin::Discovered {
+                discovered.push(endpoint.clone());
+                continue;
+            }
+            entry.last_error = Some(CloseReason::Ourselves.to_string());
+            entry.state = State::Waiting {
+                until: Instant::now() + OURSELVES_RETRY,
+            };
+            tracing::warn!(peer = %endpoint, "{OURSELVES}");
+        }
+        for endpoint in discovered {
+            self.outgoing.remove(&endpoint);
         }
     }
 
@@ -505,7 +547,8 @@ impl<L: Links> Manager<L> {
         let (tx, rx) = link.bytes();
         entry.past = (entry.past.0 + tx, entry.past.1 + rx);
         let now = Instant::now();
-        let ourselves = closed.reason == CloseReason::Ourselves.to_string();
+        let reason_ourselves = CloseReason::Ourselves.to_string();
+        let ourselves = link.is_ourselves || closed.reason == reason_ourselves;
         let wait = if ourselves {
             OURSELVES_RETRY
         } else if link.up_since.elapsed() >= LASTING {
@@ -515,11 +558,14 @@ impl<L: Links> Manager<L> {
             entry.short_links.failed(Failure::Immediate, random_byte())
         };
         if ourselves {
-            tracing::warn!(peer = %endpoint, "this endpoint is this very node: remove it from the peers");
+            tracing::warn!(peer = %endpoint, "{OURSELVES}");
         } else {
             tracing::info!(peer = %endpoint, reason = %closed, "link lost; connecting again");
         }
-        entry.last_error = Some(closed.reason.clone());
+        entry.last_error = Some(match ourselves {
+            true => reason_ourselves,
+            false => closed.reason.clone(),
+        });
         entry.state = State::Waiting { until: now + wait };
         if ourselves && entry.origin == Origin::Discovered {
             self.outgoing.remove(endpoint);
@@ -669,6 +715,24 @@ fn has_inbound_from(inbound: &BTreeMap<PeerId, Inbound>, endpoint: &Endpoint) ->
     inbound
         .values()
         .any(|entry| same_host(entry.link.remote, address))
+}
+
+/// Whether an inbound link that turned out to be our own was dialled to `address`. What only its remote end chose is
+/// not believed: a stranger who plays us must not keep us from a peer.
+fn is_other_end(inbound: &Link, address: SocketAddr) -> bool {
+    let Some(local) = inbound.local else {
+        return false;
+    };
+    match inbound.scheme {
+        Scheme::Tcp => same_host(local, address) && local.port() == address.port(),
+        // Dialled from the socket that also accepts, whose port `local` does not tell.
+        Scheme::Quic => {
+            let from = inbound.remote;
+            from.port() == address.port()
+                && local.ip() == address.ip()
+                && (from.ip() == local.ip() || from.ip().is_loopback())
+        }
+    }
 }
 
 fn same_host(a: SocketAddr, b: SocketAddr) -> bool {
