@@ -3,6 +3,7 @@
 //! A turn handles what has queued up (bounded), publishes the forwarding table if it changed, and only then hands the outputs
 //! to the worker: a neighbour never hears of a route that we cannot forward yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,6 +83,8 @@ pub(crate) enum Hint {
 pub(crate) struct PublishedSnapshot {
     pub(crate) taken: Time,
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Links over which another node announces a key of ours, and which.
+    pub(crate) duplicates: Arc<BTreeMap<PeerId, Subnet>>,
 }
 
 /// The control thread's ends of its channels.
@@ -101,6 +104,8 @@ struct Control {
     channels: ControlChannels,
     turn: Turn,
     next_snapshot: Time,
+    /// One for each link at most, until it is gone.
+    duplicates: BTreeMap<PeerId, Subnet>,
     /// Everything is said; to be told once the last turn is with the worker.
     stopping: Option<oneshot::Sender<()>>,
 }
@@ -112,6 +117,7 @@ pub(crate) async fn run(node: Node, channels: ControlChannels) {
         channels,
         turn: Turn::default(),
         next_snapshot: Time::ZERO,
+        duplicates: BTreeMap::new(),
         stopping: None,
     };
     let mut inputs = Vec::with_capacity(INPUTS_PER_TURN);
@@ -188,7 +194,10 @@ impl Control {
             ControlInput::PeerUp { peer, link } => {
                 self.node.handle(Input::PeerUp { peer, link }, now)
             }
-            ControlInput::PeerDown { peer } => self.node.handle(Input::PeerDown { peer }, now),
+            ControlInput::PeerDown { peer } => {
+                self.duplicates.remove(&peer);
+                self.node.handle(Input::PeerDown { peer }, now);
+            }
             ControlInput::Packets {
                 peer,
                 packets,
@@ -228,8 +237,18 @@ impl Control {
     fn collect_outputs(&mut self) {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Event(event) => log(&event),
-                output => self.turn.outputs.push(output),
+                Output::Event(event) => {
+                    log(&event);
+                    if let Event::DuplicateIdentity { subnet, peer } = event {
+                        self.duplicates.insert(peer, subnet);
+                    }
+                }
+                output => {
+                    if let Output::Close { peer, .. } = output {
+                        self.duplicates.remove(&peer);
+                    }
+                    self.turn.outputs.push(output);
+                }
             }
         }
     }
@@ -272,6 +291,7 @@ impl Control {
         self.channels.snapshots.send_replace(PublishedSnapshot {
             taken: now,
             snapshot,
+            duplicates: Arc::new(self.duplicates.clone()),
         });
     }
 }

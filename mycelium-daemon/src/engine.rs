@@ -21,6 +21,7 @@
 //! Every channel is bounded. The worker never waits for the control thread: tasks of single links do. The control thread
 //! waits for the worker when 64 turns are under way. Nobody waits for readers of snapshots.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -103,6 +104,8 @@ pub struct AttachedLink {
 pub struct EngineSnapshot {
     /// The control plane.
     pub control: Arc<Snapshot>,
+    /// Links over which another node announces a key of ours, and which: its key file is a copy.
+    pub duplicates: Arc<BTreeMap<PeerId, Subnet>>,
     /// When that was, on the clock of [`clock::now`].
     pub taken: Time,
     /// The data plane.
@@ -143,6 +146,7 @@ impl Engine {
         let snapshot = PublishedSnapshot {
             taken: now,
             snapshot: Arc::new(node.snapshot(now)),
+            duplicates: Arc::default(),
         };
         let (snapshots_tx, snapshots_rx) = watch::channel(snapshot);
         let snapshot_wanted = Arc::new(AtomicBool::new(false));
@@ -334,6 +338,7 @@ impl EngineHandle {
         };
         Arc::new(EngineSnapshot {
             control: published.snapshot,
+            duplicates: published.duplicates,
             taken: published.taken,
             worker: report.unwrap_or_default(),
         })

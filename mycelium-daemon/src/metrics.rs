@@ -275,6 +275,7 @@ mod tests {
     fn the_sheet_has_upstreams_names_and_no_family_twice() {
         let snapshot = EngineSnapshot {
             control: Arc::default(),
+            duplicates: Arc::default(),
             taken: crate::clock::now(),
             worker: Default::default(),
         };

@@ -278,6 +278,26 @@ impl NodeView {
                 hint: Some("check this host's network and the peers' addresses".to_owned()),
             });
         }
+        let by_link = |id| {
+            let links = peers
+                .peers
+                .iter()
+                .filter(|peer| peer.link.as_ref().is_some_and(|link| link.peer == id));
+            links.map(|peer| &peer.endpoint).next()
+        };
+        for (link, subnet) in snapshot.duplicates.iter() {
+            // The link has ended since.
+            let Some(endpoint) = by_link(*link) else {
+                continue;
+            };
+            warnings.push(Warning {
+                code: "duplicate-identity".to_owned(),
+                text: format!(
+                    "peer {endpoint} has our key of {subnet}: packets for it go to either"
+                ),
+                hint: Some("give one of the nodes a key of its own".to_owned()),
+            });
+        }
         if !is_current(snapshot) {
             warnings.push(Warning {
                 code: "engine-stuck".to_owned(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mycelium_api::{ConnectionState, PeerStats, PeerType};
 use node_integration::{link, sysctl};
-use process::{Place, Process};
+use process::{Place, Process, path};
 
 /// A change of the network is followed by a link within this.
 const SOON: Duration = Duration::from_secs(1);
@@ -275,4 +275,27 @@ fn dialling_ourselves_is_noticed_over_either_transport() {
     let log = node.stdout();
     let connected = log.lines().filter(|line| line.contains("msg=connected "));
     assert_eq!(connected.count(), own.len(), "{log}");
+}
+
+#[test]
+fn a_copied_key_is_shown_while_its_other_holder_is_linked() {
+    let Some((a, b)) = two_places() else { return };
+    cable(&a, &b, "wan", "10.1.0");
+    let start_with_key = |place: &Place, peers: &[&str]| {
+        let key = place.file("key", [7; 32]);
+        let key = ["--disable-peer-discovery", "--key-file", path(&key)];
+        start(place, &[&key, peers].concat())
+    };
+    let _a = start_with_key(&a, &["--peers", "tcp://10.1.0.2:9651"]);
+    let mut b_node = start_with_key(&b, &[]);
+    let is_shown = |place: &Place| {
+        let warnings = place.warnings();
+        warnings.contains(&"duplicate-identity".to_owned())
+    };
+    within_limit("shown", Duration::from_secs(3), || {
+        (is_shown(&a) && is_shown(&b)).then_some(())
+    });
+    b_node.signal(rustix::process::Signal::TERM);
+    b_node.wait();
+    within("over", || (!is_shown(&a)).then_some(()));
 }
