@@ -15,6 +15,9 @@ const STAMP_EVERY: usize = 1024;
 /// A transfer that makes no progress for this long has failed.
 const STALL: Duration = Duration::from_secs(20);
 
+/// A transfer slower than this, bytes per second, has failed: it is being retransmitted to death.
+const SLOWEST: u64 = 4_000_000;
+
 /// A transfer that arrived intact.
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
@@ -37,7 +40,8 @@ pub fn transfer(from: &Host, to: &Host, address: Ipv6Addr, bytes: u64) -> anyhow
         .inside(|| TcpListener::bind(SocketAddr::from((address, 0))))?
         .with_context(|| format!("listen on {address} at {}", to.name()))?;
     let target = listener.local_addr()?;
-    let receiver = std::thread::spawn(move || receive(&listener));
+    let limit = STALL + Duration::from_secs(bytes / SLOWEST);
+    let receiver = std::thread::spawn(move || receive(&listener, limit));
     let stream = from
         .inside(|| TcpStream::connect_timeout(&target, STALL))?
         .with_context(|| format!("connect from {} to {target} on {}", from.name(), to.name()))?;
@@ -75,7 +79,7 @@ struct Received {
     finished: Instant,
 }
 
-fn receive(listener: &TcpListener) -> anyhow::Result<Received> {
+fn receive(listener: &TcpListener, limit: Duration) -> anyhow::Result<Received> {
     listener.set_nonblocking(true)?;
     let (mut stream, _) = crate::wait::until("a connection", STALL, || match listener.accept() {
         Ok(accepted) => Ok(Some(accepted)),
@@ -87,7 +91,12 @@ fn receive(listener: &TcpListener) -> anyhow::Result<Received> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BLOCK];
     let mut bytes = 0;
+    let deadline = Instant::now() + limit;
     loop {
+        ensure!(
+            Instant::now() < deadline,
+            "only {bytes} bytes within {limit:?}"
+        );
         let length = stream
             .read(&mut buffer)
             .with_context(|| format!("receiving stopped after {bytes} bytes"))?;
