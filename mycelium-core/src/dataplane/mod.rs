@@ -63,8 +63,8 @@ const REQUEST_RETRY: Duration = Duration::from_millis(10);
 pub struct DataPlaneConfig {
     /// Longest packet that hosts may send: the MTU of their interface. Longer ones are answered Packet Too Big.
     pub mtu: u16,
-    /// Largest TCP segment size that may be agreed on with remote hosts. 1282 makes IPv6 packets of 1342 bytes, the largest
-    /// that upstream's QUIC links carry for certain (wire spec §2.5).
+    /// Largest TCP segment size that may be agreed on with remote hosts. 1030 makes IPv6 packets of 1090 bytes, the largest
+    /// that upstream's QUIC links carry after they lost larger ones, as they do over IPv6 (wire spec §2.5).
     pub max_segment_size: u16,
     /// Keys kept at once; one takes about 0.7 kB. See `keys.rs` for the eviction policy.
     pub keys: usize,
@@ -99,7 +99,7 @@ impl Default for DataPlaneConfig {
         };
         Self {
             mtu: 1400,
-            max_segment_size: 1282,
+            max_segment_size: 1030,
             keys: 4096,
             host_agreements: RateLimit {
                 per_second: 1000,

@@ -1,6 +1,6 @@
 //! Clamping the maximum segment size that TCP connections agree on (RFC 9293 §3.7.1).
 //!
-//! Upstream's QUIC links carry IPv6 packets of 1342 bytes for certain, and die of larger ones (wire spec §2.5). TCP can be
+//! Upstream's QUIC links die of packets larger than a datagram holds: 1342 bytes, or 1090 on a bad day (wire spec §2.5). TCP can be
 //! told at its handshake; the option is lowered, never raised, and the checksum follows (RFC 1624).
 
 use crate::wire::ipv6;

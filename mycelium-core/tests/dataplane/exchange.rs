@@ -249,7 +249,7 @@ fn segment_sizes_are_clamped_in_both_directions() {
             .unwrap();
         packet
     };
-    let clamped = 1282u16.to_be_bytes();
+    let clamped = 1030u16.to_be_bytes();
     lab.host_sends(&syn(ours.address.octets(), theirs.address.octets()));
     let (_, plaintext) = open(&theirs, &ours, &lab.one_to_peer().1);
     assert_eq!(plaintext[4 + 62..4 + 64], clamped);
