@@ -72,7 +72,7 @@ pub struct PeerDetails {
     /// The overlay address of that key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv6Addr>,
-    /// Smoothed round trip of the link, in milliseconds.
+    /// Round trip of the link, the lowest of the last eight, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
     /// Cost of the link in the router's unit.

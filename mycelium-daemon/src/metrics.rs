@@ -205,7 +205,10 @@ fn links(sheet: &Sheet, peers: &Peers, snapshot: &EngineSnapshot) -> Result<(), 
         &["peer", "direction"],
     )?;
     let rtt = GaugeVec::new(
-        Opts::new("mycelium_link_rtt_seconds", "Smoothed round trip of a link"),
+        Opts::new(
+            "mycelium_link_rtt_seconds",
+            "Round trip of a link: the lowest of the last eight",
+        ),
         &["peer"],
     )?;
     for peer in &peers.peers {
