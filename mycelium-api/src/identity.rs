@@ -81,7 +81,11 @@ impl TryFrom<String> for SecretKey {
     fn try_from(mut text: String) -> Result<Self, ParseKeyError> {
         let bytes = bytes_from_hex(&text);
         text.zeroize();
-        bytes.map(Self)
+        let key = bytes.map(Self)?;
+        if key.0 == [0; 32] {
+            return Err(ParseKeyError::Zero);
+        }
+        Ok(key)
     }
 }
 

@@ -11,9 +11,15 @@ use serde::ser::{Serialize, Serializer};
 pub struct PublicKey(pub [u8; 32]);
 
 /// The text is not a key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key is 64 hexadecimal digits")]
-pub struct ParseKeyError;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseKeyError {
+    /// Too short, too long, or no hexadecimal digits.
+    #[error("a key is 64 hexadecimal digits")]
+    Malformed,
+    /// A secret of zeros is everybody's.
+    #[error("a secret key of zeros only is no secret")]
+    Zero,
+}
 
 impl FromStr for PublicKey {
     type Err = ParseKeyError;
@@ -51,12 +57,13 @@ impl<'de> Deserialize<'de> for PublicKey {
 pub(crate) fn bytes_from_hex(text: &str) -> Result<[u8; 32], ParseKeyError> {
     let mut bytes = [0; 32];
     if text.len() != 64 {
-        return Err(ParseKeyError);
+        return Err(ParseKeyError::Malformed);
     }
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
-        let value = high.ok_or(ParseKeyError)? << 4 | low.ok_or(ParseKeyError)?;
-        *byte = u8::try_from(value).map_err(|_| ParseKeyError)?;
+        let value =
+            high.ok_or(ParseKeyError::Malformed)? << 4 | low.ok_or(ParseKeyError::Malformed)?;
+        *byte = u8::try_from(value).map_err(|_| ParseKeyError::Malformed)?;
     }
     Ok(bytes)
 }

@@ -85,7 +85,11 @@ fn texts_that_are_no_key_are_refused() {
         &KEY.replace('8', "g"),
         &odd,
     ] {
-        assert_eq!(text.parse::<PublicKey>(), Err(ParseKeyError), "{text}");
+        assert_eq!(
+            text.parse::<PublicKey>(),
+            Err(ParseKeyError::Malformed),
+            "{text}"
+        );
     }
 }
 
@@ -318,4 +322,12 @@ fn the_secret_of_a_new_identity_travels_as_hex_and_does_not_print() {
     );
     assert!(!format!("{request:?}").contains("10"));
     assert!(from_str::<AddIdentity>(r#"{"secretKey":"0a"}"#).is_err());
+    for (secret, reason) in [
+        ("0a".repeat(33), "64 hexadecimal"),
+        ("00".repeat(32), "zeros"),
+    ] {
+        let request = format!(r#"{{"secretKey":"{secret}"}}"#);
+        let error = from_str::<AddIdentity>(&request).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
 }

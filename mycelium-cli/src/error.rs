@@ -31,6 +31,9 @@ pub enum Error {
     /// The text given as a public key is none.
     #[error("`{0}` is no public key: that is 64 hexadecimal digits")]
     NotAKey(String),
+    /// The text given as a public key is zero.
+    #[error("a public key of zeros only belongs to nobody")]
+    ZeroKey,
     /// A key file could not be read or written.
     #[error(transparent)]
     KeyFile(#[from] key_file::Error),

@@ -30,7 +30,11 @@ struct Inspection {
 
 pub(crate) fn run(args: &Args, key_file: &Path, out: &mut dyn Write) -> Result<(), Error> {
     let key = match &args.key {
-        Some(text) => PublicKey::from_hex(text).ok_or_else(|| Error::NotAKey(text.clone()))?,
+        Some(text) => match PublicKey::from_hex(text) {
+            Some(PublicKey(key)) if key == [0; 32] => return Err(Error::ZeroKey),
+            Some(key) => key,
+            None => return Err(Error::NotAKey(text.clone())),
+        },
         None => key_file::read(key_file)?.public_key(),
     };
     let inspection = Inspection {

@@ -32,6 +32,18 @@ pub enum Error {
         /// Bytes in it.
         length: usize,
     },
+    /// It has more than 32 bytes.
+    #[error(
+        "the key file {} is too long: a key is {KEY_LEN} raw bytes, not text; if it worked with mycelium before, keep its address with `head -c {KEY_LEN}`",
+        .0.display()
+    )]
+    Long(PathBuf),
+    /// It holds nothing but zeros.
+    #[error(
+        "the key file {} holds zeros only, which is no secret: restore it, or replace it with `mycelium generate-keys --force`",
+        .0.display()
+    )]
+    Zero(PathBuf),
     /// It cannot be read.
     #[error("cannot read the key file {}: {error}", path.display())]
     Read {
@@ -90,7 +102,10 @@ fn default_directory(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     base.unwrap_or_else(|| PathBuf::from(".")).join(below)
 }
 
-/// Read a key. Bytes after the first 32 are ignored, as they always were.
+/// Read a key.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::Short`], [`Error::Long`], [`Error::Zero`] or [`Error::Read`].
 pub fn read(path: &Path) -> Result<SecretKey, Error> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Error::Missing(path.to_owned()),
@@ -100,22 +115,26 @@ pub fn read(path: &Path) -> Result<SecretKey, Error> {
         },
     };
     let mut file = File::open(path).map_err(failed)?;
-    let mut bytes = Zeroizing::new([0; KEY_LEN]);
+    // One more than a key has: text, or a key of another kind, would be cut to a weak one silently.
+    let mut bytes = Zeroizing::new([0; KEY_LEN + 1]);
     let mut length = 0;
-    while length < KEY_LEN {
+    while length < bytes.len() {
         match file.read(&mut bytes[length..]) {
-            Ok(0) => {
-                return Err(Error::Short {
-                    path: path.to_owned(),
-                    length,
-                });
-            }
+            Ok(0) => break,
             Ok(read) => length += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(SecretKey::from_bytes(*bytes))
+    match bytes.first_chunk::<KEY_LEN>() {
+        Some(key) if length == KEY_LEN && *key != [0; KEY_LEN] => Ok(SecretKey::from_bytes(*key)),
+        _ if length < KEY_LEN => Err(Error::Short {
+            path: path.to_owned(),
+            length,
+        }),
+        _ if length > KEY_LEN => Err(Error::Long(path.to_owned())),
+        _ => Err(Error::Zero(path.to_owned())),
+    }
 }
 
 /// A new key from the system's random bytes.

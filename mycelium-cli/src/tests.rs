@@ -427,6 +427,9 @@ fn inspect_of_what_is_no_key_says_what_a_key_is() {
         error,
         "`12ab` is no public key: that is 64 hexadecimal digits"
     );
+    let zero = format!("inspect {}", "0".repeat(64));
+    let error = offline(&zero, Path::new("")).unwrap_err();
+    assert_eq!(error, "a public key of zeros only belongs to nobody");
 }
 
 #[test]

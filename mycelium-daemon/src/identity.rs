@@ -107,10 +107,27 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_counts_by_its_first_bytes_and_open_modes_are_reported() {
+    fn long_files_and_zeros_are_refused_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key.bin");
-        fs::write(&path, [7; 40]).unwrap();
+        fs::write(&path, "07".repeat(32)).unwrap();
+        assert!(matches!(
+            load_or_create(&path),
+            Err(key_file::Error::Long(_))
+        ));
+        fs::write(&path, [0; 32]).unwrap();
+        assert!(matches!(
+            load_or_create(&path),
+            Err(key_file::Error::Zero(_))
+        ));
+        assert_eq!(fs::read(&path).unwrap(), [0; 32]);
+    }
+
+    #[test]
+    fn open_modes_are_reported() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.bin");
+        fs::write(&path, [7; 32]).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let key = load_or_create(&path).unwrap();
         assert_eq!(

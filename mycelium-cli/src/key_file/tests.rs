@@ -86,11 +86,14 @@ fn the_directory_of_a_given_path_is_not_created() {
 }
 
 #[test]
-fn a_longer_file_works_and_a_shorter_one_does_not() {
+fn a_file_of_another_length_or_of_zeros_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key.bin");
-    fs::write(&path, [7; 40]).unwrap();
-    assert_eq!(read(&path).unwrap().public_key(), key(7).public_key());
+    for (content, words) in [(vec![7; 33], "too long"), (vec![0; 32], "zeros only")] {
+        fs::write(&path, content).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
     fs::write(&path, [7; 31]).unwrap();
     let error = read(&path).unwrap_err();
     assert!(
