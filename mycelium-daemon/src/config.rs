@@ -98,8 +98,20 @@ pub struct IdentityConfig {
     pub key_file: PathBuf,
     /// Its interface; `None`: it has none.
     pub tun_name: Option<String>,
-    /// The network namespace of that interface; `None`: the node's own.
+    /// Path of the network namespace of that interface; `None`: the node's own.
     pub netns: Option<PathBuf>,
+}
+
+/// Where `ip netns` keeps the namespaces that have a name.
+const NAMED_NAMESPACES: &str = "/run/netns";
+
+/// A name that `ip netns` knows, or a path.
+fn namespace_path(text: &str) -> PathBuf {
+    if text.contains('/') {
+        PathBuf::from(text)
+    } else {
+        Path::new(NAMED_NAMESPACES).join(text)
+    }
 }
 
 /// Something in the configuration that is not fatal and must not be lost.
@@ -447,7 +459,7 @@ impl Field {
                 name,
                 key_file: key_file.ok_or_else(|| missing("key_file"))?.into(),
                 tun_name,
-                netns: netns.map(PathBuf::from),
+                netns: netns.as_deref().map(namespace_path),
             });
         }
         Ok(identities)

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv6Addr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -16,6 +17,8 @@ pub(crate) mod guard;
 pub const MTU: u16 = 1400;
 /// The whole overlay is behind the interface.
 const PREFIX_LEN: u8 = 7;
+/// What every TUN is made with.
+const TUN_DEVICE: &str = "/dev/net/tun";
 /// `IFNAMSIZ` less the final NUL.
 const MAX_NAME: usize = 15;
 
@@ -28,11 +31,24 @@ pub enum HostError {
     /// Another program has a TUN of that name, or another kind of interface has the name.
     #[error("interface {0} exists already: stop its owner or choose another name with --tun-name")]
     NameTaken(String),
-    /// The process lacks CAP_NET_ADMIN, or may not open the device.
+    /// The process lacks CAP_NET_ADMIN.
     #[error(
         "no permission to create interface {0}: run as root, grant CAP_NET_ADMIN, or use --no-tun"
     )]
     NoPermission(String),
+    /// The device may not be opened, whatever capabilities the process has.
+    #[error(
+        "no permission to create interface {name}: {TUN_DEVICE} has mode {mode:04o} and belongs to user {owner}; \
+         run as root, grant CAP_NET_ADMIN and access to the device (chmod 0666 is usual), or use --no-tun"
+    )]
+    DeviceClosed {
+        /// The interface.
+        name: String,
+        /// Permission bits of the device.
+        mode: u32,
+        /// Its owner's number.
+        owner: u32,
+    },
     /// The kernel has no TUN driver, or this container hides it.
     #[error(
         "no TUN device on this system: load the module (modprobe tun), provide /dev/net/tun, or use --no-tun"
@@ -61,7 +77,7 @@ impl HostError {
         match self {
             Self::BadName(_) => io::ErrorKind::InvalidInput,
             Self::NameTaken(_) => io::ErrorKind::ResourceBusy,
-            Self::NoPermission(_) => io::ErrorKind::PermissionDenied,
+            Self::NoPermission(_) | Self::DeviceClosed { .. } => io::ErrorKind::PermissionDenied,
             Self::NoDevice => io::ErrorKind::NotFound,
             Self::Namespace { source, .. } | Self::Setup { source, .. } => source.kind(),
         }
@@ -192,12 +208,28 @@ fn classify(name: &str, error: io::Error) -> HostError {
     match errno {
         // EINVAL: the name belongs to an interface that is no TUN.
         Some(Errno::BUSY | Errno::INVAL | Errno::EXIST) => HostError::NameTaken(name.to_owned()),
-        Some(Errno::PERM | Errno::ACCESS) => HostError::NoPermission(name.to_owned()),
+        Some(Errno::PERM | Errno::ACCESS) => no_permission(name),
         Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => HostError::NoDevice,
         _ => HostError::Setup {
             name: name.to_owned(),
             source: error,
         },
+    }
+}
+
+/// Two things can be missing: access to the device, and the capability to configure with it.
+fn no_permission(name: &str) -> HostError {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(TUN_DEVICE);
+    match (opened, std::fs::metadata(TUN_DEVICE)) {
+        (Err(_), Ok(device)) => HostError::DeviceClosed {
+            name: name.to_owned(),
+            mode: device.mode() & 0o7777,
+            owner: device.uid(),
+        },
+        _ => HostError::NoPermission(name.to_owned()),
     }
 }
 

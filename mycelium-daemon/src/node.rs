@@ -3,6 +3,7 @@
 //! The first dial waits for nothing but the engine. The interface is made on a thread of its own, certificates for QUIC on
 //! another, and further identities after all that.
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use mycelium_api::ListenerService;
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::io::PeerId;
 use mycelium_core::router_id::RouterId;
+use socket2::{Domain, Socket, Type};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -71,6 +73,7 @@ impl Links for EngineHandle {
 pub fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
     let (config, notices) = config::load(line)?;
     let log = logging::init(line.log_format, level(line, &config))?;
+    require_mark(config.firewall_mark)?;
     let key = identity::load_or_create_node_key(line.key_file.as_deref())?;
     let health = Health::default();
     health.set_notices(notices);
@@ -83,6 +86,32 @@ pub fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
     // A resolver that hangs in a thread of its own must not hold us up.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Sending without the mark would lead packets past the rules that it stands for: then rather not at all.
+fn require_mark(mark: Option<u32>) -> anyhow::Result<()> {
+    let Some(mark) = mark else {
+        return Ok(());
+    };
+    let probe = Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))
+        .context("cannot open a socket")?;
+    probe.set_mark(mark).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+            "no permission to set the firewall mark {mark}: run as root, grant CAP_NET_ADMIN, or drop --firewall-mark"
+        ),
+        _ => anyhow::anyhow!("cannot set the firewall mark {mark}: {error}"),
+    })
+}
+
+/// What to do about a port that cannot be opened; `flag` chooses another.
+fn port_hint(error: &io::Error, port: u16, flag: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "ports like {port} need root or CAP_NET_BIND_SERVICE; grant it or choose a port above 1023 with {flag}"
+        ),
+        _ => format!("stop its owner or choose another with {flag}"),
+    }
 }
 
 /// Flags, then file, then the default.
@@ -206,13 +235,13 @@ struct RunningNode<'a> {
     notifier: Notifier,
 }
 
-type QuicBound = tokio::task::JoinHandle<std::io::Result<QuicEndpoint>>;
+type QuicBound = tokio::task::JoinHandle<io::Result<QuicEndpoint>>;
 
 impl RunningNode<'_> {
     /// Everything that is not needed to reach the first peer over TCP. Only QUIC can fail.
     async fn start_services(
         &mut self,
-        listener: std::io::Result<tokio::net::TcpListener>,
+        listener: io::Result<tokio::net::TcpListener>,
         public_key: PublicKey,
         quic_bound: Option<QuicBound>,
         quic_state: &watch::Sender<QuicState>,
@@ -225,10 +254,10 @@ impl RunningNode<'_> {
         self.start_servers();
         let quic = match (quic_bound, self.config.quic_listen_port) {
             (Some(bound), Some(port)) => {
-                let endpoint = bound.await.context("opening QUIC")?.with_context(|| {
-                    format!(
-                        "cannot open UDP port {port} for QUIC; stop its owner, choose another with --quic-listen-port \
-                         or do without (--disable-quic)"
+                let endpoint = bound.await.context("opening QUIC")?.map_err(|error| {
+                    let hint = port_hint(&error, port, "--quic-listen-port");
+                    anyhow::anyhow!(
+                        "cannot open UDP port {port} for QUIC: {error}; {hint}, or do without (--disable-quic)"
                     )
                 })?;
                 let endpoint = Arc::new(endpoint);
@@ -256,7 +285,7 @@ impl RunningNode<'_> {
     /// A busy port is no reason not to run: we can still dial. It is tried again, since its owner may go.
     fn listen_tcp(
         &mut self,
-        first: std::io::Result<tokio::net::TcpListener>,
+        first: io::Result<tokio::net::TcpListener>,
         port_sender: watch::Sender<Option<u16>>,
     ) {
         const CODE: &str = "tcp-port-unusable";
@@ -279,12 +308,8 @@ impl RunningNode<'_> {
                     Err(error) => {
                         if !complained {
                             let text = format!("cannot accept peers on TCP port {port}: {error}");
-                            health.raise(
-                                CODE,
-                                "",
-                                text,
-                                "stop its owner or choose another with --tcp-listen-port",
-                            );
+                            let hint = port_hint(&error, port, "--tcp-listen-port");
+                            health.raise(CODE, "", text, &hint);
                             complained = true;
                         }
                     }
@@ -341,7 +366,9 @@ impl RunningNode<'_> {
                 let error = match discovery::open(config.port, mark) {
                     Ok(socket) => {
                         health.clear(CODE, "");
-                        health.listening(ListenerService::Discovery, &format_args!("[::]:{}", config.port),
+                        health.listening(
+                            ListenerService::Discovery,
+                            &format_args!("[::]:{}", config.port),
                         );
                         return discovery::run(socket, config, router_id, port, interfaces, peers)
                             .await;
@@ -352,8 +379,9 @@ impl RunningNode<'_> {
                     "cannot look for local peers on UDP port {}: {error}",
                     config.port
                 );
-                let hint = "stop its owner, choose another with --peer-discovery-port or --disable-peer-discovery";
-                health.raise(CODE, "", text, hint);
+                let hint = port_hint(&error, config.port, "--peer-discovery-port");
+                let hint = format!("{hint}, or do without (--disable-peer-discovery)");
+                health.raise(CODE, "", text, &hint);
                 tokio::time::sleep(SERVICE_RETRY).await;
             }
         });
@@ -371,9 +399,7 @@ impl RunningNode<'_> {
                 "server-unusable",
                 name,
                 format!("{name} is not available at {address}: {error}"),
-                &format!(
-                    "stop the owner of that address or choose another with {flag}, and restart"
-                ),
+                &format!("{}, and restart", port_hint(&error, address.port(), flag)),
             ),
         };
         bind(

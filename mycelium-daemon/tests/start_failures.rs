@@ -207,6 +207,32 @@ fn missing_privilege_is_named() {
     place
         .start_as_nobody(&["-k", path(&key)])
         .fails(1, &["no permission", "CAP_NET_ADMIN", "--no-tun"]);
+    // Which of the two is missing depends on the machine.
+    let mode = std::fs::metadata("/dev/net/tun")
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o7777;
+    if mode & 0o006 != 0o006 {
+        let mode = format!("/dev/net/tun has mode {mode:04o}");
+        place
+            .start_as_nobody(&["-k", path(&key)])
+            .fails(1, &[&mode]);
+    }
+}
+
+#[test]
+fn a_missing_privilege_for_the_mark_is_not_blamed_on_a_port() {
+    let Some(place) = Place::new() else { return };
+    let key = place.file("key.bin", [1; 32]);
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    let key = path(&key);
+    place
+        .start_as_nobody(&["-k", key, "--no-tun", "--firewall-mark", "7"])
+        .fails(1, &["firewall mark 7", "CAP_NET_ADMIN"]);
+    place
+        .start_as_nobody(&["-k", key, "--no-tun", "--quic-listen-port", "443"])
+        .fails(1, &["UDP port 443", "CAP_NET_BIND_SERVICE", "above 1023"]);
 }
 
 #[test]

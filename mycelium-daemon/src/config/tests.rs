@@ -92,3 +92,13 @@ fn unknown_and_unsupported_keys_are_notices() {
     assert_eq!(codes.len(), 2);
     assert!(codes.contains(&"config-key-unknown") && codes.contains(&"config-key-not-supported"));
 }
+
+#[test]
+fn a_namespace_is_a_name_of_ip_netns_or_a_path() {
+    for (text, path) in [
+        ("web", "/run/netns/web"),
+        ("/proc/7/ns/net", "/proc/7/ns/net"),
+    ] {
+        assert_eq!(namespace_path(text), Path::new(path));
+    }
+}

@@ -93,3 +93,18 @@ fn what_is_no_namespace_is_refused_at_once() {
         assert!(error.to_string().contains("cannot enter"), "{error}");
     }
 }
+
+#[test]
+fn a_closed_device_is_named_with_its_mode() {
+    let error: io::Error = HostError::DeviceClosed {
+        name: "ours".to_owned(),
+        mode: 0o600,
+        owner: 0,
+    }
+    .into();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    assert!(
+        error.to_string().contains("/dev/net/tun has mode 0600"),
+        "{error}"
+    );
+}
