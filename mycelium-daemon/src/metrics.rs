@@ -145,6 +145,21 @@ fn render(peers: &Peers, snapshot: &EngineSnapshot) -> Result<Vec<u8>, prometheu
             control.malformed,
         ),
         (
+            "mycelium_link_bad_streams",
+            "Links closed because the bytes on their stream are no packets",
+            snapshot.worker.bad_streams,
+        ),
+        (
+            "mycelium_interface_refused",
+            "Batches that an interface did not take in full",
+            snapshot.worker.host_refused,
+        ),
+        (
+            "mycelium_interface_unusable",
+            "Packets from interfaces that cannot be read: too long, or in too many segments",
+            snapshot.worker.host_unusable,
+        ),
+        (
             "mycelium_dataplane_host_packets",
             "Packets from host interfaces",
             data.host_packets,
@@ -280,13 +295,17 @@ mod tests {
             control: Arc::default(),
             duplicates: Arc::default(),
             taken: crate::clock::now(),
-            worker: Default::default(),
+            worker: crate::engine::WorkerReport {
+                bad_streams: 7,
+                ..Default::default()
+            },
         };
         let text = String::from_utf8(render(&Peers::default(), &snapshot).unwrap()).unwrap();
         for line in [
             "mycelium_router_packets_routed{verdict=\"no_route\"} 0",
             "mycelium_peer_manager_known_peers 0",
             "mycelium_router_processed_tlvs{tlv_type=\"ihu\"} 0",
+            "mycelium_link_bad_streams 7",
         ] {
             assert!(text.contains(line), "{line} missing in\n{text}");
         }
