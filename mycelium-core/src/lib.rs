@@ -16,6 +16,7 @@ pub mod crypto;
 pub mod dataplane;
 pub mod fib;
 pub mod io;
+pub mod native;
 pub mod node;
 pub mod rng;
 pub mod router_id;
