@@ -25,7 +25,9 @@ pub struct NodeConfig {
     /// ... but never before a Hello has waited this long, or four times the lowest, or twice the highest of the latest
     /// round trips (the latter up to `suspect_after`). Covers a busy neighbour.
     pub answer_grace: Duration,
-    /// In doubt (`Input::Doubt`) it is this, or four times the lowest round trip, and no life sign from then on counts.
+    /// In doubt (`Input::Doubt`) it is this, or four times the lowest round trip, and no life sign from then on counts. Of
+    /// two nodes with a relay between them, the one that only answers notices the relay's death when the other has turned
+    /// to another way, so an outage takes twice this. Errors about a living peer are forged or mean a broken path.
     pub doubt_grace: Duration,
     /// Least time between two doubts about a neighbour: each costs a Hello.
     pub doubt_spacing: Duration,
@@ -138,7 +140,7 @@ impl Default for NodeConfig {
             ihu_interval: Duration::from_secs(60),
             suspect_after: Duration::from_millis(1200),
             answer_grace: Duration::from_millis(400),
-            doubt_grace: Duration::from_millis(20),
+            doubt_grace: Duration::from_millis(10),
             doubt_spacing: Duration::from_millis(100),
             close_after: Duration::from_secs(3),
             stall_threshold: Duration::from_millis(250),

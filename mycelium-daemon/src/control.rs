@@ -72,6 +72,9 @@ pub(crate) enum Hint {
     Heard {
         peer: PeerId,
     },
+    Doubt {
+        peer: PeerId,
+    },
     RouteNeeded {
         subnet: Subnet,
         from: Option<PeerId>,
@@ -167,6 +170,7 @@ impl Control {
         for hint in hints.drain(..) {
             let input = match hint {
                 Hint::Heard { peer } => Input::Heard { peer },
+                Hint::Doubt { peer } => Input::Doubt { peer },
                 Hint::RouteNeeded { subnet, from } => Input::RouteNeeded { subnet, from },
             };
             self.node.handle(input, now);

@@ -22,6 +22,7 @@
 //! waits for the worker when 64 turns are under way. Nobody waits for readers of snapshots.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -241,6 +242,15 @@ impl EngineHandle {
         if let Err(error) = self.0.worker.try_send(command) {
             tracing::warn!(peer = peer.0, %error, "cannot close the link");
         }
+    }
+
+    /// Datagrams to these addresses could not be delivered: have the peers there asked whether they are alive. What is
+    /// told while the engine is overloaded is lost.
+    pub(crate) fn unreachable(&self, remotes: Vec<SocketAddr>) {
+        let _ = self
+            .0
+            .worker
+            .try_send(WorkerCommand::Unreachable { remotes });
     }
 
     /// Originate another identity, with an interface or without.

@@ -268,6 +268,9 @@ impl RunningNode<'_> {
                     Arc::clone(&endpoint),
                     self.peers.clone(),
                 ));
+                let (watched, engine) = (Arc::clone(&endpoint), self.engine.clone());
+                self.tasks
+                    .spawn(listener::tell_unreachable(watched, engine));
                 quic_state.send_replace(QuicState::Ready(Arc::clone(&endpoint)));
                 Some(endpoint)
             }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -71,6 +72,10 @@ pub(crate) enum WorkerCommand {
     CloseLink {
         peer: PeerId,
         reason: LinkClosed,
+    },
+    /// ICMP errors came back for datagrams to these.
+    Unreachable {
+        remotes: Vec<SocketAddr>,
     },
     AttachHost {
         identity: IdentityId,
@@ -212,6 +217,7 @@ fn handle_command(worker: &Shared, command: WorkerCommand) {
         WorkerCommand::CloseLink { peer, reason } => {
             worker.borrow_mut().ports.close_link(peer, reason, true);
         }
+        WorkerCommand::Unreachable { remotes } => worker.borrow_mut().ports.doubt(&remotes),
         WorkerCommand::AttachHost {
             identity,
             host,

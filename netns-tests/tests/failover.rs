@@ -148,8 +148,8 @@ fn failover(
         outages.push(one_failure(scratch, relays, underlay, failure)?);
     }
     let (strict, generous) = match failure {
-        // Of a killed QUIC peer only an ICMP error tells at once, which a busy machine may delay past other timers.
-        Failure::Crash => (Duration::from_millis(30), Duration::from_secs(3)),
+        // Of a killed QUIC peer only an ICMP error tells at once.
+        Failure::Crash => (Duration::from_millis(30), Duration::from_millis(500)),
         Failure::Silence | Failure::Carrier | Failure::Cable => {
             (Duration::from_secs(3), Duration::from_secs(6))
         }

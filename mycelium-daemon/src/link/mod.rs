@@ -17,6 +17,8 @@ pub(crate) mod port;
 pub mod quic;
 pub mod reset;
 pub mod tcp;
+mod udp_socket;
+mod unreachable;
 
 /// A connection, ready to carry packets both ways.
 pub enum Transport {

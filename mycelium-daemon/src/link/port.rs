@@ -5,6 +5,7 @@
 
 use std::io;
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use super::{LinkClosed, LinkStats};
 
 /// How often the control plane hears that data arrived on a link.
 const HEARD_INTERVAL: Duration = Duration::from_millis(200);
+/// How often it may hear that a link is in doubt.
+const DOUBT_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest that datagrams are held back for control bytes on the stream of a congested QUIC link.
 const HOLD_LIMIT: Duration = Duration::from_millis(100);
 
@@ -40,6 +43,7 @@ pub(crate) struct LinkPort {
     /// Ends with the link.
     pub(crate) tasks: Vec<AbortHandle>,
     last_heard: Time,
+    next_doubt: Time,
 }
 
 /// The transport's sending half.
@@ -121,6 +125,7 @@ impl LinkPort {
             closed: Some(closed),
             tasks: Vec::new(),
             last_heard: Time::ZERO,
+            next_doubt: Time::ZERO,
         }
     }
 
@@ -136,6 +141,21 @@ impl LinkPort {
         let due = now.since(self.last_heard) >= HEARD_INTERVAL;
         if due {
             self.last_heard = now;
+        }
+        due
+    }
+
+    /// Whether an ICMP error for a datagram to `remote` is a reason to doubt that the peer is there. A forger can cause
+    /// any number of them.
+    pub(crate) fn is_doubtful(&mut self, remote: SocketAddr, now: Time) -> bool {
+        let doubtful = match &self.transmit {
+            // Its kernel resets it where needed, and remembers which errors it brought upon itself.
+            Transmit::Tcp(_) => false,
+            Transmit::Quic(quic) => quic.connection.remote_address() == remote,
+        };
+        let due = doubtful && now >= self.next_doubt;
+        if due {
+            self.next_doubt = now + DOUBT_INTERVAL;
         }
         due
     }

@@ -5,7 +5,7 @@
 //! only 1452 over IPv6, and a peer that believes 1472 there loses every full datagram.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mycelium_core::time::Duration;
@@ -20,6 +20,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::pending::{Admission, Pending, Place};
 use super::reset::ResetSecret;
+use super::udp_socket::UdpSocket;
+use super::unreachable::ErrorQueue;
 use super::{Established, Transport, link_info};
 
 /// Static cost over IPv4 (wire spec §2.7).
@@ -87,6 +89,7 @@ pub struct QuicEndpoint {
 struct Family {
     endpoint: quinn::Endpoint,
     client: ClientConfig,
+    errors: ErrorQueue,
 }
 
 /// An inbound connection whose handshake has not been answered yet.
@@ -215,6 +218,17 @@ impl QuicEndpoint {
             .map_err(|_| QuicError::TimedOut)?
     }
 
+    /// Wait for ICMP errors: to whom datagrams of ours went that could not be delivered. Should be awaited all the time.
+    ///
+    /// # Errors
+    /// What the system says; then no further errors are told.
+    pub async fn unreachable(&self) -> io::Result<Vec<SocketAddr>> {
+        tokio::select! {
+            remotes = unreachable_on(self.v4.as_ref()) => remotes,
+            remotes = unreachable_on(self.v6.as_ref()) => remotes,
+        }
+    }
+
     /// Close every connection and wait, for at most `limit`, until the peers have been told.
     pub async fn close(&self, limit: Duration) {
         for family in [&self.v4, &self.v6].into_iter().flatten() {
@@ -244,6 +258,13 @@ async fn accept_on(family: Option<&Family>) -> Option<quinn::Incoming> {
     }
 }
 
+async fn unreachable_on(family: Option<&Family>) -> io::Result<Vec<SocketAddr>> {
+    match family {
+        Some(family) => family.errors.unreachable().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn established(
     connection: quinn::Connection,
     (send, recv): (quinn::SendStream, quinn::RecvStream),
@@ -264,7 +285,7 @@ fn established(
     })
 }
 
-fn socket(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<UdpSocket> {
+fn socket(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -296,7 +317,7 @@ fn is_missing_family(error: &io::Error) -> bool {
 
 impl Family {
     fn new(
-        socket: UdpSocket,
+        socket: std::net::UdpSocket,
         max_payload: u16,
         secret: &ResetSecret,
         certificate: &CertificateDer<'static>,
@@ -319,12 +340,23 @@ impl Family {
         let ids = secret.connection_ids(local).map_err(io::Error::other)?;
         let mut config = EndpointConfig::new(Arc::new(reset_key));
         config
+            // What tells our packets apart from those of others on the same port.
+            .grease_quic_bit(false)
             .cid_generator(move || Box::new(ids.clone()))
             .max_udp_payload_size(max_payload)
             .map_err(io::Error::other)?;
-        let endpoint =
-            quinn::Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))?;
-        Ok(Self { endpoint, client })
+        let errors = ErrorQueue::of(&socket)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            config,
+            Some(server),
+            Arc::new(UdpSocket::new(socket)?),
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        Ok(Self {
+            endpoint,
+            client,
+            errors,
+        })
     }
 }
 

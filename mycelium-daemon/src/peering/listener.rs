@@ -1,13 +1,19 @@
-//! Takes connections of other nodes.
+//! Takes connections of other nodes, and what the network says of our own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::handle::{PeerHandle, Request};
+use crate::engine::EngineHandle;
 use crate::link::quic::QuicEndpoint;
 use crate::link::tcp;
+
+/// Least time between two looks at ICMP errors. Anybody can send any number of them, and what they tell is no more than a
+/// reason to ask a peer; meanwhile the kernel keeps them.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Accept TCP links for as long as the listener works.
 pub async fn accept_tcp(listener: TcpListener, peers: PeerHandle) -> std::io::Error {
@@ -39,5 +45,19 @@ pub async fn accept_quic(endpoint: Arc<QuicEndpoint>, peers: PeerHandle) {
             }
             Some(_) = handshakes.join_next() => {}
         }
+    }
+}
+
+/// Tell the engine whom the network cannot reach, until that cannot be known any more.
+pub async fn tell_unreachable(endpoint: Arc<QuicEndpoint>, engine: EngineHandle) {
+    loop {
+        match endpoint.unreachable().await {
+            Ok(remotes) => engine.unreachable(remotes),
+            Err(error) => {
+                tracing::warn!(%error, "ICMP errors are not noticed");
+                return;
+            }
+        }
+        tokio::time::sleep(UNREACHABLE_PAUSE).await;
     }
 }

@@ -1,5 +1,7 @@
 //! The data plane's view of links and host interfaces, and the flushing of what a batch left in them.
 
+use std::net::SocketAddr;
+
 use mycelium_core::addr::Subnet;
 use mycelium_core::dataplane::Ports;
 use mycelium_core::io::{IdentityId, PeerId};
@@ -7,6 +9,7 @@ use mycelium_core::time::Time;
 use tokio::sync::mpsc;
 
 use super::host_port::{HostBuffers, HostPort};
+use crate::clock;
 use crate::control::{ControlInput, Hint};
 use crate::link::LinkClosed;
 use crate::link::port::LinkPort;
@@ -155,6 +158,20 @@ impl WorkerPorts {
         if self.link(peer).is_some_and(|link| link.is_heard_due(now)) {
             // A full queue means that it has enough to do; the next report is at most 200 ms away.
             let _ = self.hints.try_send(Hint::Heard { peer });
+        }
+    }
+
+    /// Ask the control plane to ask the peers at these addresses whether they are still there.
+    pub(crate) fn doubt(&mut self, remotes: &[SocketAddr]) {
+        self.now = clock::now();
+        for link in &mut self.links {
+            if remotes
+                .iter()
+                .any(|remote| link.is_doubtful(*remote, self.now))
+            {
+                // A full queue loses the hint; if the peer is gone, another error follows the next packet.
+                let _ = self.hints.try_send(Hint::Doubt { peer: link.peer });
+            }
         }
     }
 
