@@ -20,6 +20,7 @@ pub mod native;
 pub mod node;
 pub mod rng;
 pub mod router_id;
+pub mod session;
 pub mod snapshot;
 pub mod time;
 pub mod wire;

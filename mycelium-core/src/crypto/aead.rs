@@ -1,17 +1,55 @@
-//! Hot path: see docs/architecture.md#hot-path. AES-256-GCM with a cached key schedule, in place.
+//! Hot path: see docs/architecture.md#hot-path. The two AEADs with cached key schedules, in place.
+//!
+//! Which suite is faster here is the caller's knowledge: the core asks no processor what it can do.
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use std::fmt;
+use std::hint::black_box;
+
+use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 
 use super::identity::SharedSecret;
 
+/// Bytes of a key.
+pub const KEY_LEN: usize = 32;
 /// Bytes of a nonce.
 pub const NONCE_LEN: usize = 12;
 /// Bytes of an authentication tag.
 pub const TAG_LEN: usize = 16;
 
-/// A key ready for use. Building one costs the key schedule, so they are cached per pair of identities.
-#[derive(Debug)]
-pub struct AeadKey(LessSafeKey);
+/// Which AEAD, with its number on the wire (docs/protocol.md §14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Suite {
+    /// The faster one where both ends have instructions for AES.
+    Aes256Gcm = 1,
+    /// The faster one, and constant-time without hardware, everywhere else.
+    ChaCha20Poly1305 = 2,
+}
+
+impl Suite {
+    /// The suite with this number, if there is one.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Aes256Gcm),
+            2 => Some(Self::ChaCha20Poly1305),
+            _ => None,
+        }
+    }
+
+    /// Its number on the wire.
+    pub const fn byte(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A key ready for use. Building one costs the key schedule, so they are cached per pair of identities or session.
+///
+/// Dropping one overwrites it where it lies. What that cannot reach: copies that moves left behind on the stack, and ring's
+/// own temporaries; keep a key boxed, or build it where it stays.
+pub struct AeadKey {
+    suite: Suite,
+    key: LessSafeKey,
+}
 
 /// The ciphertext does not belong to this key, or was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,17 +57,28 @@ pub struct AeadKey(LessSafeKey);
 pub struct OpenError;
 
 impl AeadKey {
+    /// A key of `suite`.
+    pub fn new(suite: Suite, key: &[u8; KEY_LEN]) -> Self {
+        Self {
+            suite,
+            key: schedule(suite, key),
+        }
+    }
+
     /// The protocol v1 key of a pair of identities: AES-256-GCM keyed by the raw agreement.
     pub fn v1(secret: &SharedSecret) -> Self {
-        let key = UnboundKey::new(&AES_256_GCM, secret.as_bytes())
-            .expect("AES-256-GCM takes exactly the 32 bytes of a SharedSecret");
-        Self(LessSafeKey::new(key))
+        Self::new(Suite::Aes256Gcm, secret.as_bytes())
+    }
+
+    /// Which AEAD this is a key of.
+    pub fn suite(&self) -> Suite {
+        self.suite
     }
 
     /// Encrypt `in_out` in place and return the tag.
     pub fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self
-            .0
+            .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), in_out)
             .expect("ring refuses only inputs above 64 GiB");
         let mut bytes = [0; TAG_LEN];
@@ -38,15 +87,57 @@ impl AeadKey {
     }
 
     /// Decrypt `in_out` (ciphertext followed by its tag) in place; the plaintext is its front part.
+    ///
+    /// On failure `in_out` holds nothing of use.
     pub fn open<'a>(
         &self,
         nonce: [u8; NONCE_LEN],
         aad: &[u8],
         in_out: &'a mut [u8],
     ) -> Result<&'a mut [u8], OpenError> {
-        self.0
+        self.key
             .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), in_out)
             .map_err(|_| OpenError)
+    }
+
+    /// Decrypt `in_out` in place where the tag lies elsewhere.
+    ///
+    /// On failure `in_out` holds nothing of use.
+    pub fn open_separate(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        aad: &[u8],
+        tag: [u8; TAG_LEN],
+        in_out: &mut [u8],
+    ) -> Result<(), OpenError> {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key
+            .open_in_place_separate_tag(nonce, Aad::from(aad), Tag::from(tag), in_out, 0..)
+            .map(|_| ())
+            .map_err(|_| OpenError)
+    }
+}
+
+fn schedule(suite: Suite, key: &[u8; KEY_LEN]) -> LessSafeKey {
+    let algorithm = match suite {
+        Suite::Aes256Gcm => &AES_256_GCM,
+        Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+    };
+    LessSafeKey::new(UnboundKey::new(algorithm, key).expect("both take exactly 32 bytes"))
+}
+
+impl Drop for AeadKey {
+    fn drop(&mut self) {
+        // ring has no way to erase a key, but a key schedule of the same kind written over it does it.
+        self.key = schedule(self.suite, &[0; KEY_LEN]);
+        // Without a reader the compiler may leave out a write to memory that is about to be freed.
+        black_box(&self.key);
+    }
+}
+
+impl fmt::Debug for AeadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AeadKey({:?}, ..)", self.suite)
     }
 }
 

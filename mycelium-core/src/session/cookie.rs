@@ -1,0 +1,231 @@
+//! Under load only senders that receive where they send from are served: they are told a cookie and show it in MAC2.
+//!
+//! A cookie proves return-routability and nothing else; the responder keeps no state per sender (as WireGuard §5.4.7).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use chacha20poly1305::aead::{AeadInOut as _, KeyInit as _, Tag};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::derive_key;
+use super::fragment::{CookieReply, Fragment};
+use super::mac::{MAC_LEN, NetworkKey, mac1_of, mac2, truncate};
+use crate::crypto::aead::TAG_LEN;
+use crate::crypto::identity::PublicKey;
+use crate::rng::Rng;
+use crate::time::{Duration, Time};
+
+/// Bytes of a cookie reply.
+pub const REPLY_LEN: usize = 68;
+/// How long a secret makes cookies; for as long again it accepts them. So long does a sender use one.
+pub const LIFETIME: Duration = Duration::from_secs(120);
+
+const NONCE_LEN: usize = 24;
+const SEALED_LEN: usize = MAC_LEN + TAG_LEN;
+
+/// What a cookie is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReturnAddress {
+    bytes: [u8; 18],
+    len: usize,
+}
+
+impl ReturnAddress {
+    /// The source of a data packet.
+    pub fn end_to_end(source: Ipv6Addr) -> Self {
+        let mut bytes = [0; 18];
+        bytes[..16].copy_from_slice(&source.octets());
+        Self { bytes, len: 16 }
+    }
+
+    /// The source of a datagram.
+    pub fn link(source: SocketAddr) -> Self {
+        let address = match source.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let mut bytes = [0; 18];
+        bytes[..16].copy_from_slice(&address.octets());
+        bytes[16..].copy_from_slice(&source.port().to_be_bytes());
+        Self { bytes, len: 18 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Under which the cookie replies of one node are sealed. Costs a hash to make.
+#[derive(Clone)]
+pub struct CookieKey(Zeroizing<[u8; 32]>);
+
+impl CookieKey {
+    /// The key for the replies that `sender` gives.
+    pub fn new(sender: &PublicKey, network_key: Option<&NetworkKey>) -> Self {
+        let network_key = NetworkKey::or_zeros(network_key);
+        Self(derive_key(
+            "mycelium session v2 cookie",
+            &[&sender.0, network_key],
+        ))
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new_from_slice(&self.0[..]).expect("takes exactly 32 bytes")
+    }
+}
+
+impl fmt::Debug for CookieKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieKey(..)")
+    }
+}
+
+struct Secret {
+    key: Zeroizing<[u8; 32]>,
+    since: Time,
+}
+
+impl Secret {
+    fn cookie(&self, address: &ReturnAddress) -> Zeroizing<[u8; MAC_LEN]> {
+        Zeroizing::new(truncate(blake3::keyed_hash(&self.key, address.bytes())))
+    }
+}
+
+/// The responder's side: two secrets, whatever the number of senders.
+#[derive(Default)]
+pub struct CookieJar {
+    current: Option<Secret>,
+    previous: Option<Secret>,
+}
+
+impl CookieJar {
+    /// The reply to `fragment`, which came from `address` and had a right MAC1. `key` is that of the identity it was for.
+    pub fn reply(
+        &mut self,
+        now: Time,
+        address: &ReturnAddress,
+        fragment: &Fragment<'_>,
+        key: &CookieKey,
+        rng: &mut Rng,
+    ) -> [u8; REPLY_LEN] {
+        let mut sealed = *self.fresh(now, rng).cookie(address);
+        let nonce = rng.array();
+        let tag = key
+            .cipher()
+            .encrypt_inout_detached(
+                &XNonce::from(nonce),
+                fragment.mac1(),
+                sealed[..].as_mut().into(),
+            )
+            .expect("refuses only inputs above 256 GiB");
+        let mut reply = [0; REPLY_LEN];
+        reply[..12].copy_from_slice(&CookieReply::header(fragment.sender()));
+        reply[12..36].copy_from_slice(&nonce);
+        reply[36..52].copy_from_slice(&sealed);
+        reply[52..].copy_from_slice(&tag);
+        reply
+    }
+
+    /// Whether `fragment` shows a cookie that its source was told lately.
+    pub fn verify(&self, now: Time, address: &ReturnAddress, fragment: &Fragment<'_>) -> bool {
+        let found = fragment.mac2();
+        if *found == [0; MAC_LEN] {
+            return false;
+        }
+        [&self.current, &self.previous]
+            .into_iter()
+            .flatten()
+            .filter(|secret| now.since(secret.since) < 2 * LIFETIME)
+            .filter_map(|secret| mac2(&secret.cookie(address), fragment.bytes()))
+            .any(|expected| expected.ct_eq(found).into())
+    }
+
+    /// The secret that makes cookies, renewed when it is due.
+    fn fresh(&mut self, now: Time, rng: &mut Rng) -> &Secret {
+        if let Some(old) = self
+            .current
+            .take_if(|secret| now.since(secret.since) >= LIFETIME)
+        {
+            self.previous = Some(old);
+        }
+        self.current.get_or_insert_with(|| Secret {
+            key: Zeroizing::new(rng.array()),
+            since: now,
+        })
+    }
+}
+
+impl fmt::Debug for CookieJar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieJar(..)")
+    }
+}
+
+/// The sender's side, one per remote identity or link: what it sent last, and the cookie it was told.
+#[derive(Default)]
+pub struct CookieMemory {
+    sent: [Option<[u8; MAC_LEN]>; 2],
+    cookie: Option<(Zeroizing<[u8; MAC_LEN]>, Time)>,
+}
+
+impl CookieMemory {
+    /// Put MAC2 into fragments that are about to be sent, if there is a cookie, and remember them: a reply must be to one of
+    /// the fragments of the last message.
+    pub fn stamp(&mut self, now: Time, units: &mut [Vec<u8>]) {
+        self.cookie
+            .take_if(|(_, told)| now.since(*told) >= LIFETIME);
+        self.sent = [None; 2];
+        for (unit, sent) in units.iter_mut().zip(&mut self.sent) {
+            *sent = mac1_of(unit).copied();
+            let Some((cookie, _)) = &self.cookie else {
+                continue;
+            };
+            if let Some(mac) = mac2(cookie, unit)
+                && let Some(field) = unit.last_chunk_mut()
+            {
+                *field = mac;
+            }
+        }
+    }
+
+    /// Take a reply; `key` is that of the identity which the fragments went to. False if it answers none of them.
+    ///
+    /// The message was not processed: it, or better a new one, is to be sent again, with MAC2.
+    pub fn accept(&mut self, now: Time, key: &CookieKey, reply: &CookieReply<'_>) -> bool {
+        let (sealed, tag) = reply.sealed();
+        let cipher = key.cipher();
+        let nonce = XNonce::from(*reply.nonce());
+        let tag = Tag::<XChaCha20Poly1305>::from(*tag);
+        for sent in &mut self.sent {
+            let Some(mac1) = sent else { continue };
+            let mut cookie = Zeroizing::new(*sealed);
+            if cipher
+                .decrypt_inout_detached(&nonce, mac1, cookie[..].as_mut().into(), &tag)
+                .is_ok()
+            {
+                *sent = None;
+                self.cookie = Some((cookie, now));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether fragments would get a MAC2 now.
+    pub fn has_cookie(&self, now: Time) -> bool {
+        self.cookie
+            .as_ref()
+            .is_some_and(|(_, told)| now.since(*told) < LIFETIME)
+    }
+}
+
+impl fmt::Debug for CookieMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieMemory(..)")
+    }
+}
+
+const _: () = assert!(12 + NONCE_LEN + SEALED_LEN == REPLY_LEN);
