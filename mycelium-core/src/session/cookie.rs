@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::derive_key;
-use super::fragment::{CookieReply, Fragment};
+use super::fragment::{CookieReply, Fragment, MessageKind};
 use super::mac::{MAC_LEN, NetworkKey, mac1_of, mac2, truncate};
 use crate::crypto::aead::TAG_LEN;
 use crate::crypto::identity::PublicKey;
@@ -103,6 +103,8 @@ pub struct CookieJar {
 
 impl CookieJar {
     /// The reply to `fragment`, which came from `address` and had a right MAC1. `key` is that of the identity it was for.
+    ///
+    /// `None` if it is not the first half of a first message: nothing else is answered, so that a message costs one reply.
     pub fn reply(
         &mut self,
         now: Time,
@@ -110,7 +112,10 @@ impl CookieJar {
         fragment: &Fragment<'_>,
         key: &CookieKey,
         rng: &mut Rng,
-    ) -> [u8; REPLY_LEN] {
+    ) -> Option<[u8; REPLY_LEN]> {
+        if (fragment.kind(), fragment.number()) != (MessageKind::One, 0) {
+            return None;
+        }
         let mut sealed = *self.fresh(now, rng).cookie(address);
         let nonce = rng.array();
         let tag = key
@@ -126,7 +131,7 @@ impl CookieJar {
         reply[12..36].copy_from_slice(&nonce);
         reply[36..52].copy_from_slice(&sealed);
         reply[52..].copy_from_slice(&tag);
-        reply
+        Some(reply)
     }
 
     /// Whether `fragment` shows a cookie that its source was told lately.
@@ -167,22 +172,22 @@ impl fmt::Debug for CookieJar {
 /// The sender's side, one per remote identity or link: what it sent last, and the cookie it was told.
 #[derive(Default)]
 pub struct CookieMemory {
-    sent: [Option<[u8; MAC_LEN]>; 2],
+    /// MAC1 of the first half of the last message.
+    sent: Option<[u8; MAC_LEN]>,
     cookie: Option<(Zeroizing<[u8; MAC_LEN]>, Time)>,
 }
 
 impl CookieMemory {
-    /// Put MAC2 into fragments that are about to be sent, if there is a cookie, and remember them: a reply must be to one of
-    /// the fragments of the last message.
-    pub fn stamp(&mut self, now: Time, units: &mut [Vec<u8>]) {
+    /// Put MAC2 into the fragments of a first message that is about to be sent, if there is a cookie, and remember the message:
+    /// a reply must be to the last one.
+    pub fn stamp(&mut self, now: Time, units: &mut [Vec<u8>; 2]) {
+        self.sent = mac1_of(&units[0]).copied();
         self.cookie
             .take_if(|(_, told)| now.since(*told) >= LIFETIME);
-        self.sent = [None; 2];
-        for (unit, sent) in units.iter_mut().zip(&mut self.sent) {
-            *sent = mac1_of(unit).copied();
-            let Some((cookie, _)) = &self.cookie else {
-                continue;
-            };
+        let Some((cookie, _)) = &self.cookie else {
+            return;
+        };
+        for unit in units {
             if let Some(mac) = mac2(cookie, unit)
                 && let Some(field) = unit.last_chunk_mut()
             {
@@ -191,27 +196,24 @@ impl CookieMemory {
         }
     }
 
-    /// Take a reply; `key` is that of the identity which the fragments went to. False if it answers none of them.
+    /// Take a reply; `key` is that of the identity which the message went to. False if it answers something else.
     ///
-    /// The message was not processed: it, or better a new one, is to be sent again, with MAC2.
+    /// The message was not processed: it is to be stamped and sent again.
     pub fn accept(&mut self, now: Time, key: &CookieKey, reply: &CookieReply<'_>) -> bool {
         let (sealed, tag) = reply.sealed();
         let cipher = key.cipher();
         let nonce = XNonce::from(*reply.nonce());
         let tag = Tag::<XChaCha20Poly1305>::from(*tag);
-        for sent in &mut self.sent {
-            let Some(mac1) = sent else { continue };
-            let mut cookie = Zeroizing::new(*sealed);
-            if cipher
-                .decrypt_inout_detached(&nonce, mac1, cookie[..].as_mut().into(), &tag)
-                .is_ok()
-            {
-                *sent = None;
-                self.cookie = Some((cookie, now));
-                return true;
-            }
+        let Some(mac1) = &self.sent else {
+            return false;
+        };
+        let mut cookie = Zeroizing::new(*sealed);
+        let opened = cipher.decrypt_inout_detached(&nonce, mac1, cookie[..].as_mut().into(), &tag);
+        if opened.is_ok() {
+            self.sent = None;
+            self.cookie = Some((cookie, now));
         }
-        false
+        opened.is_ok()
     }
 
     /// Whether fragments would get a MAC2 now.

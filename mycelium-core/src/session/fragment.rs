@@ -1,29 +1,37 @@
-//! Handshake messages on the wire: up to two fragments each, because one datagram may not carry the whole, and the bounded
-//! table that puts them together again.
+//! Handshake messages on the wire, each in two halves because one datagram may not carry the whole, and the bounded table that
+//! puts first messages together again (docs/protocol.md §14.3, §14.4).
 //!
-//! Whoever can see a handshake can forge fragments of it (without a network key MAC1 keeps out only those who do not know the
-//! receiver's key). So a chunk is never trusted to be the one: up to two that claim the same place are kept, and what makes a
+//! Whoever can see a first message can forge halves of it (without a network key, MAC1 keeps out only those who do not know the
+//! receiver's key). So a half is never trusted to be the one: up to two that claim the same place are kept, and what makes a
 //! message whole is its hash.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::cookie::REPLY_LEN;
 use super::handshake::{MESSAGE_1_LEN, MESSAGE_2_LEN};
-use super::mac::{MAC_LEN, MACS_LEN, MacKey, Scope};
+use super::mac::{MAC_LEN, MACS_LEN, MacKey, ReplyKey, Scope};
 use crate::addr::Subnet;
 use crate::crypto::aead::TAG_LEN;
+use crate::io::IdentityId;
 use crate::time::{Duration, Time};
 
-/// Bytes before the chunk.
+/// Bytes before the half of the message.
 pub const HEADER_LEN: usize = 20;
-/// Longest unit in the body of a data packet of 1162 bytes, which every link passes: 4 bytes of packet header, 36 of data
-/// header and the zero index come before it.
-pub const MAX_UNIT_LEN: usize = 1162 - 44;
+/// Bytes of a fragment of a first message.
+pub const UNIT_1_LEN: usize = HEADER_LEN + MESSAGE_1_LEN / 2 + MACS_LEN;
+/// Bytes of a fragment of a second message.
+pub const UNIT_2_LEN: usize = HEADER_LEN + MESSAGE_2_LEN / 2 + MACS_LEN;
+/// How long one half waits for the other.
+pub const LIFETIME: Duration = Duration::from_secs(2);
 
+const HASH_LEN: usize = 32;
 const DIGEST_LEN: usize = 8;
-/// Chunks kept that claim the same place in the same message.
+/// Halves kept that claim the same place in the same message.
 const VARIANTS: usize = 2;
+
+const _: () = assert!(MESSAGE_1_LEN.is_multiple_of(2) && MESSAGE_2_LEN.is_multiple_of(2));
 
 /// Which message of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +70,7 @@ pub enum UnitError {
     /// Neither message nor cookie reply.
     #[error("unknown kind")]
     Kind,
-    /// Not one of one or two fragments.
+    /// Not one of two fragments, or a cookie reply that is not one of one.
     #[error("impossible fragment number")]
     Number,
     /// An index is 0 that must not be, or is not that must.
@@ -70,7 +78,7 @@ pub enum UnitError {
     Index,
 }
 
-/// What follows the zero index in a data packet, or the type byte in a datagram. Nothing in it is authenticated yet.
+/// What follows the zero index in a data packet, or the type byte in a datagram of a native link. Nothing in it is authenticated yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit<'a> {
     /// Of a message.
@@ -102,36 +110,32 @@ impl<'a> Unit<'a> {
         ] = *header;
         let sender = u32::from_be_bytes([s0, s1, s2, s3]);
         let receiver = u32::from_be_bytes([r0, r1, r2, r3]);
-        let (count, number) = (numbers >> 4, numbers & 0x0f);
-        if !(1..=2).contains(&count) || number >= count {
-            return Err(UnitError::Number);
-        }
-        let kind = match kind {
-            1 => MessageKind::One,
-            2 => MessageKind::Two,
-            COOKIE_REPLY => {
+        let (kind, number) = match (kind, numbers) {
+            (1, 0x20 | 0x21) => (MessageKind::One, numbers & 1),
+            (2, 0x20 | 0x21) => (MessageKind::Two, numbers & 1),
+            (COOKIE_REPLY, 0x10) => {
                 return CookieReply::parse(bytes, sender, receiver).map(Self::CookieReply);
             }
+            (1 | 2 | COOKIE_REPLY, _) => return Err(UnitError::Number),
             _ => return Err(UnitError::Kind),
         };
         if sender == 0 || (receiver == 0) != (kind == MessageKind::One) {
             return Err(UnitError::Index);
         }
-        let (chunk, macs) = rest
+        let (half, macs) = rest
             .split_last_chunk::<MACS_LEN>()
             .ok_or(UnitError::Length)?;
-        if chunk.len() != chunk_len(kind.len(), count, number) {
+        if half.len() != kind.len() / 2 {
             return Err(UnitError::Length);
         }
         let (mac1, mac2) = halves(macs);
         Ok(Self::Fragment(Fragment {
             kind,
-            count,
             number,
             sender,
             receiver,
             digest,
-            chunk,
+            half,
             mac1,
             mac2,
             bytes,
@@ -147,25 +151,15 @@ fn halves(macs: &[u8; MACS_LEN]) -> (&[u8; MAC_LEN], &[u8; MAC_LEN]) {
     )
 }
 
-/// Messages are cut in half, the first half being the longer one.
-const fn chunk_len(message: usize, count: u8, number: u8) -> usize {
-    match (count, number) {
-        (1, _) => message,
-        (_, 0) => message.div_ceil(2),
-        _ => message / 2,
-    }
-}
-
-/// A part of a message, or all of it.
+/// One half of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment<'a> {
     kind: MessageKind,
-    count: u8,
     number: u8,
     sender: u32,
     receiver: u32,
     digest: [u8; DIGEST_LEN],
-    chunk: &'a [u8],
+    half: &'a [u8],
     mac1: &'a [u8; MAC_LEN],
     mac2: &'a [u8; MAC_LEN],
     bytes: &'a [u8],
@@ -187,12 +181,17 @@ impl<'a> Fragment<'a> {
         self.receiver
     }
 
+    /// 0 for the first half, 1 for the second.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
     /// MAC1, as it is.
     pub fn mac1(&self) -> &'a [u8; MAC_LEN] {
         self.mac1
     }
 
-    /// MAC2, as it is.
+    /// MAC2, or in a second message the reply MAC, as it is.
     pub fn mac2(&self) -> &'a [u8; MAC_LEN] {
         self.mac2
     }
@@ -254,95 +253,223 @@ impl<'a> CookieReply<'a> {
     }
 }
 
-/// Cut `message` into units with their MAC1: one if `max_unit_len` bytes are enough for it, else two.
+/// The two units of a first message. MAC2 is zero until a [`CookieMemory`](super::cookie::CookieMemory) puts it in.
 ///
-/// `sender` is our index, `receiver` theirs, or 0 in message 1. MAC2 is zero until a
-/// [`CookieMemory`](super::cookie::CookieMemory) puts it in.
-pub fn split(
-    kind: MessageKind,
+/// `sender` is the index that message 1 carries.
+pub fn split_first(message: &[u8], sender: u32, scope: Scope, mac_key: &MacKey) -> [Vec<u8>; 2] {
+    let header = Header {
+        kind: MessageKind::One,
+        sender,
+        receiver: 0,
+    };
+    header.split(message, scope, mac_key)
+}
+
+/// The two units of a second message. `sender` is the index it carries, `receiver` that of the first message.
+pub fn split_second(
     message: &[u8],
     sender: u32,
     receiver: u32,
     scope: Scope,
     mac_key: &MacKey,
-    max_unit_len: usize,
-) -> Vec<Vec<u8>> {
-    let count = match message.len() + HEADER_LEN + MACS_LEN {
-        len if len <= max_unit_len => 1,
-        _ => 2,
+    reply_key: &ReplyKey,
+) -> [Vec<u8>; 2] {
+    let header = Header {
+        kind: MessageKind::Two,
+        sender,
+        receiver,
     };
-    let digest = digest(&[message]);
-    let middle = chunk_len(message.len(), count, 0);
-    let chunks = [&message[..middle], &message[middle..]];
-    let units = chunks.iter().zip(0u8..).take(usize::from(count));
+    let mut units = header.split(message, scope, mac_key);
+    for unit in &mut units {
+        if let Some(mac) = reply_key.mac(unit)
+            && let Some(field) = unit.last_chunk_mut()
+        {
+            *field = mac;
+        }
+    }
     units
-        .map(|(chunk, number)| {
-            let mut unit = Vec::with_capacity(HEADER_LEN + chunk.len() + MACS_LEN);
-            unit.extend_from_slice(&[kind.byte(), count << 4 | number, 0, 0]);
-            unit.extend_from_slice(&sender.to_be_bytes());
-            unit.extend_from_slice(&receiver.to_be_bytes());
+}
+
+struct Header {
+    kind: MessageKind,
+    sender: u32,
+    receiver: u32,
+}
+
+impl Header {
+    fn split(&self, message: &[u8], scope: Scope, mac_key: &MacKey) -> [Vec<u8>; 2] {
+        let digest = digest(&hash(&[message]));
+        let (first, second) = message.split_at(message.len() / 2);
+        [(0x20, first), (0x21, second)].map(|(number, half)| {
+            let mut unit = Vec::with_capacity(HEADER_LEN + half.len() + MACS_LEN);
+            unit.extend_from_slice(&[self.kind.byte(), number, 0, 0]);
+            unit.extend_from_slice(&self.sender.to_be_bytes());
+            unit.extend_from_slice(&self.receiver.to_be_bytes());
             unit.extend_from_slice(&digest);
-            unit.extend_from_slice(chunk);
+            unit.extend_from_slice(half);
+            let end = unit.len();
             unit.extend_from_slice(&[0; MACS_LEN]);
             if let Some(mac1) = mac_key.mac1(scope, &unit) {
-                let at = unit.len() - MACS_LEN;
-                unit[at..at + MAC_LEN].copy_from_slice(&mac1);
+                unit[end..end + MAC_LEN].copy_from_slice(&mac1);
             }
             unit
         })
-        .collect()
+    }
 }
 
-fn digest(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
+fn hash(parts: &[&[u8]]) -> [u8; HASH_LEN] {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(part);
     }
+    hasher.finalize().into()
+}
+
+fn digest(hash: &[u8; HASH_LEN]) -> [u8; DIGEST_LEN] {
     let mut digest = [0; DIGEST_LEN];
-    digest.copy_from_slice(&hasher.finalize().as_bytes()[..DIGEST_LEN]);
+    digest.copy_from_slice(&hash[..DIGEST_LEN]);
     digest
 }
 
-/// Where fragments come from, as far as their number is limited: a /64, or an IPv4 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source(u8, u64);
+/// A message that is what its fragments say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Its bytes.
+    pub message: Vec<u8>,
+    /// Its BLAKE3, all 32 bytes: what tells a repeated message.
+    pub hash: [u8; 32],
+}
 
-impl Source {
-    /// The /64 of the outer source of a data packet.
-    pub fn overlay(subnet: Subnet) -> Self {
-        Self(0, subnet.bits())
+/// What a fragment did to the halves that were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// It waits for the other half.
+    New,
+    /// It was there.
+    Duplicate,
+    /// Enough others claim its place. The genuine one is not lost by this if its other half is there: it would have matched.
+    TooMany,
+}
+
+/// What claims to be the first and the second half of one message.
+#[derive(Debug, Default)]
+struct Claims([Vec<Box<[u8]>>; 2]);
+
+impl Claims {
+    /// The message, if `half` completes one.
+    fn complete(&self, place: usize, half: &[u8], expected: &[u8; DIGEST_LEN]) -> Option<Whole> {
+        self.0[1 - place].iter().find_map(|other| {
+            let halves = match place {
+                0 => [half, other],
+                _ => [other, half],
+            };
+            let hash = hash(&halves);
+            (digest(&hash) == *expected).then(|| Whole {
+                message: halves.concat(),
+                hash,
+            })
+        })
     }
 
-    /// The address that a datagram comes from.
-    pub fn underlay(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self(4, u64::from(v4.to_bits())),
-            IpAddr::V6(v6) => Self(6, leading_bits(v6)),
+    fn keep(&mut self, place: usize, half: &[u8]) -> Kept {
+        let claims = &mut self.0[place];
+        if claims.iter().any(|claim| **claim == *half) {
+            Kept::Duplicate
+        } else if claims.len() < VARIANTS {
+            claims.push(half.into());
+            Kept::New
+        } else {
+            Kept::TooMany
         }
     }
 }
 
-const fn leading_bits(address: Ipv6Addr) -> u64 {
-    Subnet::containing(address).bits()
+/// The second message of one pending handshake. Only for fragments whose reply MAC is right, so only the responder can fill it.
+#[derive(Debug, Default)]
+pub struct SecondMessage(Option<Second>);
+
+#[derive(Debug)]
+struct Second {
+    arrived: Time,
+    sender: u32,
+    digest: [u8; DIGEST_LEN],
+    claims: Claims,
 }
 
-/// Bounds of a [`Reassembly`].
+impl SecondMessage {
+    /// Take a fragment. The message, if it is complete now.
+    ///
+    /// A fragment of another message than the last takes its place: the responder answered again.
+    pub fn add(&mut self, now: Time, fragment: &Fragment<'_>) -> Option<Whole> {
+        let same = |second: &Second| {
+            (second.sender, second.digest) == (fragment.sender, fragment.digest)
+                && now.since(second.arrived) < LIFETIME
+        };
+        let second = match self.0.take() {
+            Some(second) if same(&second) => second,
+            _ => Second {
+                arrived: now,
+                sender: fragment.sender,
+                digest: fragment.digest,
+                claims: Claims::default(),
+            },
+        };
+        let place = usize::from(fragment.number);
+        let whole = second.claims.complete(place, fragment.half, &second.digest);
+        if whole.is_none() {
+            self.0.insert(second).claims.keep(place, fragment.half);
+        }
+        whole
+    }
+}
+
+/// Whose fragments are counted together: a /64, or the address that datagrams come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source(u128);
+
+impl Source {
+    /// The /64 of the outer source of a data packet.
+    pub fn overlay(subnet: Subnet) -> Self {
+        Self(subnet.network_address().to_bits())
+    }
+
+    /// The address that a datagram comes from: an IPv4 address, or the /64 of an IPv6 address, which is what one host has.
+    pub fn underlay(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().to_bits()),
+            IpAddr::V6(v6) => Self::overlay(Subnet::containing(v6)),
+        }
+    }
+}
+
+/// Where a fragment came from and went to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which of our identities it is for.
+    pub identity: IdentityId,
+    /// Whom it comes from, as it says.
+    pub source: Source,
+    /// Over which link it came, as the caller numbers them.
+    pub link: u32,
+}
+
+/// Bounds of a [`Reassembly`]. A place holds at most four halves, 2.6 kB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReassemblyLimits {
-    /// Incomplete messages at once; the oldest makes room. Each holds at most four chunks, 2.6 kB.
+    /// Incomplete messages at once.
     pub messages: usize,
+    /// The same that came over one link.
+    pub messages_per_link: usize,
     /// The same from one source.
     pub messages_per_source: usize,
-    /// How long the other half is waited for.
-    pub lifetime: Duration,
 }
 
 impl Default for ReassemblyLimits {
     fn default() -> Self {
         Self {
             messages: 1024,
-            messages_per_source: 8,
-            lifetime: Duration::from_secs(2),
+            messages_per_link: 256,
+            messages_per_source: 4,
         }
     }
 }
@@ -354,7 +481,7 @@ pub struct ReassemblyStats {
     pub completed: u64,
     /// Fragments that were here already.
     pub duplicates: u64,
-    /// Fragments that claim a place which enough others claim, or messages that are not what they say: forged.
+    /// Fragments that claim a place which enough others claim: some of them are forged.
     pub forged: u64,
     /// Incomplete messages whose time was over.
     pub expired: u64,
@@ -364,10 +491,9 @@ pub struct ReassemblyStats {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
+    identity: IdentityId,
     source: Source,
-    kind: MessageKind,
     sender: u32,
-    receiver: u32,
     digest: [u8; DIGEST_LEN],
 }
 
@@ -375,18 +501,20 @@ struct Key {
 struct Partial {
     arrived: Time,
     ordinal: u64,
-    /// What claims to be the first and the second half.
-    claims: [Vec<Box<[u8]>>; 2],
+    link: u32,
+    claims: Claims,
 }
 
-/// The messages of which one half is here.
+/// The first messages of which one half is here. When it is full, the oldest makes room: of the same source, else of the same
+/// link, so that one neighbour cannot push out what came over another.
 #[derive(Debug)]
 pub struct Reassembly {
     limits: ReassemblyLimits,
     partials: BTreeMap<Key, Partial>,
-    /// By order of arrival.
+    /// By order of arrival, of all, of a source, of a link.
     order: BTreeMap<u64, Key>,
     by_source: BTreeSet<(Source, u64)>,
+    by_link: BTreeMap<u32, BTreeSet<u64>>,
     next_ordinal: u64,
     stats: ReassemblyStats,
 }
@@ -399,6 +527,7 @@ impl Reassembly {
             partials: BTreeMap::new(),
             order: BTreeMap::new(),
             by_source: BTreeSet::new(),
+            by_link: BTreeMap::new(),
             next_ordinal: 0,
             stats: ReassemblyStats::default(),
         }
@@ -423,108 +552,98 @@ impl Reassembly {
     pub fn poll_timeout(&self) -> Option<Time> {
         let (_, key) = self.order.first_key_value()?;
         let partial = self.partials.get(key)?;
-        Some(partial.arrived + self.limits.lifetime)
+        Some(partial.arrived + LIFETIME)
     }
 
-    /// Take a fragment whose MAC1 was right. The message, if it is complete now.
-    pub fn add(&mut self, now: Time, source: Source, fragment: &Fragment<'_>) -> Option<Vec<u8>> {
+    /// Take a fragment of a first message whose MAC1 was right. The message, if it is complete now.
+    pub fn add(&mut self, now: Time, route: Route, fragment: &Fragment<'_>) -> Option<Whole> {
         self.expire(now);
-        if fragment.count == 1 {
-            let whole = digest(&[fragment.chunk]) == fragment.digest;
-            let counter = match whole {
-                true => &mut self.stats.completed,
-                false => &mut self.stats.forged,
-            };
-            *counter += 1;
-            return whole.then(|| fragment.chunk.to_vec());
-        }
         let key = Key {
-            source,
-            kind: fragment.kind,
+            identity: route.identity,
+            source: route.source,
             sender: fragment.sender,
-            receiver: fragment.receiver,
             digest: fragment.digest,
         };
         let place = usize::from(fragment.number);
-        let Some(partial) = self.partials.get(&key) else {
-            self.insert(now, key, place, fragment.chunk);
+        let Some(partial) = self.partials.get_mut(&key) else {
+            self.insert(now, key, route.link, place, fragment.half);
             return None;
         };
-        let whole = partial.claims[1 - place].iter().find_map(|other| {
-            let halves = match place {
-                0 => [fragment.chunk, other],
-                _ => [other, fragment.chunk],
-            };
-            (digest(&halves) == key.digest).then(|| halves.concat())
-        });
+        let whole = partial.claims.complete(place, fragment.half, &key.digest);
         if whole.is_some() {
             self.remove(&key);
             self.stats.completed += 1;
             return whole;
         }
-        self.keep(&key, place, fragment.chunk);
+        match partial.claims.keep(place, fragment.half) {
+            Kept::New => {}
+            Kept::Duplicate => self.stats.duplicates += 1,
+            Kept::TooMany => self.stats.forged += 1,
+        }
         None
     }
 
     /// Forget what is too old. Also done whenever a fragment comes.
     pub fn expire(&mut self, now: Time) {
         while self.poll_timeout().is_some_and(|at| at <= now) {
-            self.remove_oldest();
+            self.remove_ordinal(self.order.first_key_value().map(|(ordinal, _)| *ordinal));
             self.stats.expired += 1;
         }
     }
 
-    /// Another claim beside one that did not make the message whole.
-    fn keep(&mut self, key: &Key, place: usize, chunk: &[u8]) {
-        let Some(partial) = self.partials.get_mut(key) else {
-            return;
-        };
-        let claims = &mut partial.claims[place];
-        if claims.iter().any(|claim| **claim == *chunk) {
-            self.stats.duplicates += 1;
-        } else if claims.len() < VARIANTS {
-            claims.push(chunk.into());
-        } else {
-            // The genuine one is not lost by this if its other half is here: it would have matched.
-            self.stats.forged += 1;
-        }
-    }
-
-    fn insert(&mut self, now: Time, key: Key, place: usize, chunk: &[u8]) {
-        let of_source = (key.source, 0)..=(key.source, u64::MAX);
-        if self.by_source.range(of_source.clone()).count() >= self.limits.messages_per_source {
-            let oldest = self.by_source.range(of_source).next();
-            if let Some(key) = oldest.and_then(|(_, ordinal)| self.order.get(ordinal).copied()) {
-                self.remove(&key);
-                self.stats.evicted += 1;
-            }
-        } else if self.partials.len() >= self.limits.messages {
-            self.remove_oldest();
-            self.stats.evicted += 1;
-        }
+    fn insert(&mut self, now: Time, key: Key, link: u32, place: usize, half: &[u8]) {
+        self.make_room(key.source, link);
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
-        let mut claims = [Vec::new(), Vec::new()];
-        claims[place].push(chunk.into());
         self.order.insert(ordinal, key);
         self.by_source.insert((key.source, ordinal));
+        self.by_link.entry(link).or_default().insert(ordinal);
+        let mut claims = Claims::default();
+        claims.keep(place, half);
         let partial = Partial {
             arrived: now,
             ordinal,
+            link,
             claims,
         };
         self.partials.insert(key, partial);
+    }
+
+    /// At most one goes: none of the bounds was exceeded before.
+    fn make_room(&mut self, source: Source, link: u32) {
+        let limits = &self.limits;
+        let mut of_source = self.by_source.range((source, 0)..=(source, u64::MAX));
+        let of_link = self.by_link.get(&link);
+        let link_is_full = of_link.is_some_and(|of| of.len() >= limits.messages_per_link);
+        let goes = if of_source.clone().count() >= limits.messages_per_source {
+            of_source.next().map(|(_, ordinal)| *ordinal)
+        } else if self.partials.len() >= limits.messages || link_is_full {
+            let of_link = of_link.and_then(|of| of.first().copied());
+            of_link.or_else(|| self.order.first_key_value().map(|(ordinal, _)| *ordinal))
+        } else {
+            None
+        };
+        if goes.is_some() {
+            self.remove_ordinal(goes);
+            self.stats.evicted += 1;
+        }
     }
 
     fn remove(&mut self, key: &Key) {
         if let Some(partial) = self.partials.remove(key) {
             self.order.remove(&partial.ordinal);
             self.by_source.remove(&(key.source, partial.ordinal));
+            if let Entry::Occupied(mut of_link) = self.by_link.entry(partial.link) {
+                of_link.get_mut().remove(&partial.ordinal);
+                if of_link.get().is_empty() {
+                    of_link.remove();
+                }
+            }
         }
     }
 
-    fn remove_oldest(&mut self) {
-        if let Some((_, &key)) = self.order.first_key_value() {
+    fn remove_ordinal(&mut self, ordinal: Option<u64>) {
+        if let Some(key) = ordinal.and_then(|ordinal| self.order.get(&ordinal).copied()) {
             self.remove(&key);
         }
     }

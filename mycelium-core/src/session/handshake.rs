@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::derive_key;
 use super::kem::{self, CT_LEN, DecapsulationKey, EK_LEN, EncapsulationKey};
-use super::mac::NetworkKey;
+use super::mac::{NetworkKey, ReplyKey};
 use super::noise::{Mismatch, Symmetric};
 use super::transport::{Receiver, Sender};
 use crate::crypto::aead::{Suite, TAG_LEN};
@@ -123,6 +123,9 @@ pub enum HandshakeError {
     /// A key of low order, static or ephemeral.
     #[error("key of low order")]
     LowOrder,
+    /// The initiator's key has a second encoding, and so would have a second address.
+    #[error("the key is not in canonical form")]
+    NonCanonical,
     /// The initiator's key does not own the address it sends from.
     #[error("the key does not own the source address")]
     Source,
@@ -135,6 +138,9 @@ pub enum HandshakeError {
     /// Not an encoding of an ML-KEM-768 key.
     #[error("invalid encapsulation key")]
     KemKey,
+    /// The handshake made its session already: a second one would repeat its nonces.
+    #[error("handshake already finished")]
+    Finished,
 }
 
 impl From<Mismatch> for HandshakeError {
@@ -170,6 +176,8 @@ pub struct Initiator {
     remote: PublicKey,
     index: u32,
     has_aes: bool,
+    reply_key: ReplyKey,
+    finished: bool,
 }
 
 impl Initiator {
@@ -212,6 +220,7 @@ impl Initiator {
         payload[20..].copy_from_slice(&kem_key);
         state.seal(&payload, &mut message);
 
+        let reply_key = ReplyKey::new(state.chaining());
         let initiator = Self {
             secret: local.secret.clone(),
             ephemeral,
@@ -221,6 +230,8 @@ impl Initiator {
             remote: *remote,
             index: hello.index,
             has_aes: hello.has_aes,
+            reply_key,
+            finished: false,
         };
         Ok((initiator, message))
     }
@@ -235,16 +246,24 @@ impl Initiator {
         &self.remote
     }
 
-    /// Take message 2, which came in fragments of `sender_index`. The session is ready to send.
+    /// What tells fragments of the answer from forged ones.
+    pub fn reply_key(&self) -> &ReplyKey {
+        &self.reply_key
+    }
+
+    /// Take message 2, which came in fragments of `sender_index`. The session is ready to send. It is made once.
     ///
     /// # Errors
     /// Nothing is lost by a forged message: the genuine one may still come.
     pub fn finish(
-        &self,
+        &mut self,
         sender_index: u32,
         message: &[u8],
         network_key: Option<&NetworkKey>,
     ) -> Result<Established, HandshakeError> {
+        if self.finished {
+            return Err(HandshakeError::Finished);
+        }
         let message: &[u8; MESSAGE_2_LEN] =
             message.try_into().map_err(|_| HandshakeError::Length)?;
         let (ciphertext, rest) = split::<CT_LEN>(message)?;
@@ -265,6 +284,7 @@ impl Initiator {
             Some(suite) => suite,
             None => return Err(HandshakeError::Suite),
         };
+        self.finished = true;
         let [to_responder, to_initiator] = &*state.split();
         let mut sender = Sender::new(suite, &transport_key(to_responder, suite, 0), remote_index);
         sender.release();
@@ -323,6 +343,7 @@ impl Responder {
         state.agreement(&agree(&local.secret, &ephemeral)?);
         let initiator = PublicKey(*state.open::<KEY_LEN>(sealed_key)?);
         match arrival {
+            _ if !is_canonical(&initiator) => Err(HandshakeError::NonCanonical),
             Arrival::EndToEnd { source } if initiator.address() != source => {
                 Err(HandshakeError::Source)
             }
@@ -403,7 +424,7 @@ impl Authenticated {
         has_aes: bool,
         network_key: Option<&NetworkKey>,
         rng: &mut Rng,
-    ) -> Result<(Vec<u8>, Established), HandshakeError> {
+    ) -> Result<Response, HandshakeError> {
         let ephemeral = SecretKey::from_bytes(rng.array());
         let randomness = Zeroizing::new(rng.array());
         self.respond_with(local_index, has_aes, network_key, &ephemeral, &randomness)
@@ -416,12 +437,13 @@ impl Authenticated {
         network_key: Option<&NetworkKey>,
         ephemeral: &SecretKey,
         kem_randomness: &[u8; 32],
-    ) -> Result<(Vec<u8>, Established), HandshakeError> {
+    ) -> Result<Response, HandshakeError> {
         let suite = if has_aes && self.hello.has_aes {
             Suite::Aes256Gcm
         } else {
             Suite::ChaCha20Poly1305
         };
+        let reply_key = ReplyKey::new(self.state.chaining());
         let mut message = Vec::with_capacity(MESSAGE_2_LEN);
         let (ciphertext, secret) = kem::encapsulate(&self.kem_key, kem_randomness);
         message.extend_from_slice(&ciphertext);
@@ -448,7 +470,11 @@ impl Authenticated {
             remote_index,
             remote_key: self.initiator,
         };
-        Ok((message, established))
+        Ok(Response {
+            message,
+            reply_key,
+            established,
+        })
     }
 }
 
@@ -459,6 +485,17 @@ impl fmt::Debug for Authenticated {
             .field("hello", &self.hello)
             .finish_non_exhaustive()
     }
+}
+
+/// What a responder has after its part.
+#[derive(Debug)]
+pub struct Response {
+    /// Message 2.
+    pub message: Vec<u8>,
+    /// For the fragments of message 2.
+    pub reply_key: ReplyKey,
+    /// Not confirmed: the sender is not released.
+    pub established: Established,
 }
 
 /// What both ends must agree on before they start.
@@ -485,6 +522,12 @@ impl Prologue {
     fn bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Whether `key` is below 2^255 − 19: X25519 takes every other number for the one it is congruent to.
+fn is_canonical(PublicKey(key): &PublicKey) -> bool {
+    let [low, middle @ .., high] = key;
+    *high < 0x7f || (*high == 0x7f && (*low < 0xed || middle.iter().any(|byte| *byte != 0xff)))
 }
 
 fn agree(ours: &SecretKey, theirs: &PublicKey) -> Result<SharedSecret, HandshakeError> {

@@ -1,5 +1,6 @@
-//! What lets a receiver throw away handshake fragments for the price of a hash: MAC1 shows that the sender knows whom it
-//! talks to (and the network key), MAC2 that it receives at the address it sends from.
+//! What lets a receiver throw away handshake fragments for the price of a hash (docs/protocol.md §14.3): MAC1 shows that the
+//! sender knows whom it talks to (and the network key), MAC2 that it receives at the address it sends from, the reply MAC that
+//! it decrypted our first message.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -10,21 +11,21 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::derive_key;
 use crate::crypto::identity::PublicKey;
 
-/// Bytes of MAC1, of MAC2 and of a cookie.
+/// Bytes of every MAC, and of a cookie.
 pub const MAC_LEN: usize = 16;
 /// Bytes at the end of a fragment that are its MACs.
 pub const MACS_LEN: usize = 2 * MAC_LEN;
 
-/// The 32-byte secret of a closed network, mixed into everything (docs/protocol.md §14).
+/// The 32-byte secret of a closed network, mixed into everything (docs/protocol.md §14). Never all zero, which means none.
 #[derive(Clone)]
 pub struct NetworkKey(Zeroizing<[u8; 32]>);
 
 impl NetworkKey {
-    /// Take over the 32 bytes.
-    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
+    /// Take over the 32 bytes; `None` if they are all zero.
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Option<Self> {
         let key = Self(Zeroizing::new(bytes));
         bytes.zeroize();
-        key
+        (*key.0 != [0; 32]).then_some(key)
     }
 
     /// What goes into derivations: the key, or zeros where there is none.
@@ -100,8 +101,39 @@ impl fmt::Debug for MacKey {
     }
 }
 
+/// Which second messages answer a first one: only its two ends know this key.
+#[derive(Clone)]
+pub struct ReplyKey(Zeroizing<[u8; 32]>);
+
+impl ReplyKey {
+    /// From the chaining key after the first message.
+    pub(super) fn new(chaining: &[u8; 32]) -> Self {
+        Self(derive_key("mycelium session v2 reply", &[chaining]))
+    }
+
+    /// The reply MAC of a fragment; `None` if it is too short to have one.
+    pub(super) fn mac(&self, unit: &[u8]) -> Option<[u8; MAC_LEN]> {
+        let covered = &unit[..unit.len().checked_sub(MAC_LEN)?];
+        Some(truncate(blake3::keyed_hash(&self.0, covered)))
+    }
+
+    /// Whether the reply MAC in `unit` is right. In constant time.
+    pub fn verify(&self, unit: &[u8]) -> bool {
+        let (Some(expected), Some(found)) = (self.mac(unit), unit.last_chunk::<MAC_LEN>()) else {
+            return false;
+        };
+        expected.ct_eq(found).into()
+    }
+}
+
+impl fmt::Debug for ReplyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplyKey(..)")
+    }
+}
+
 /// The field of MAC1 in a fragment.
-pub fn mac1_of(unit: &[u8]) -> Option<&[u8; MAC_LEN]> {
+pub(super) fn mac1_of(unit: &[u8]) -> Option<&[u8; MAC_LEN]> {
     let (rest, _) = unit.split_last_chunk::<MAC_LEN>()?;
     rest.last_chunk()
 }

@@ -105,6 +105,11 @@ impl Symmetric {
         Ok(plaintext)
     }
 
+    /// The chaining key.
+    pub(super) fn chaining(&self) -> &[u8; LEN] {
+        &self.chaining
+    }
+
     /// The cipher in force with its next nonce.
     fn cipher(&mut self) -> (ChaCha20Poly1305, Nonce) {
         let mut nonce = [0; 12];

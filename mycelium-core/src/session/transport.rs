@@ -17,7 +17,9 @@ pub const HEAD_LEN: usize = 10;
 pub const OVERHEAD: usize = HEAD_LEN + TAG_LEN;
 /// Packets after which a new handshake is due.
 pub const SOFT_LIMIT: u64 = 1 << 32;
-/// Packets after which a key is refused, by either end.
+/// Packets after which nothing is sent under a key.
+pub const SEND_LIMIT: u64 = HARD_LIMIT - (1 << 20);
+/// Packets after which nothing is accepted under a key.
 pub const HARD_LIMIT: u64 = 1 << 33;
 
 const AAD_LEN: usize = 36;
@@ -28,7 +30,7 @@ pub enum SealError {
     /// The initiator has not yet proved that it finished the handshake ([`Sender::release`]).
     #[error("session not confirmed")]
     Unconfirmed,
-    /// The key has done its [`HARD_LIMIT`].
+    /// The key has done its [`SEND_LIMIT`].
     #[error("key used up")]
     Exhausted,
     /// No room for what goes around the plaintext.
@@ -88,7 +90,7 @@ impl Sender {
     /// A responder's state machine calls this when, and only when, the first packet of the initiator opened: whoever stole our
     /// key can make a handshake look as if it came from anybody, but cannot derive what message 2 encrypts to (KCI).
     pub fn release(&mut self) {
-        self.limit = HARD_LIMIT;
+        self.limit = SEND_LIMIT;
     }
 
     /// Whether [`release`](Self::release) was called.
@@ -113,7 +115,7 @@ impl Sender {
 
     /// Whether nothing more can be sealed.
     pub fn is_exhausted(&self) -> bool {
-        self.next >= HARD_LIMIT
+        self.next >= SEND_LIMIT
     }
 
     /// Seal a body of a data packet where it lies: `body` has room for [`HEAD_LEN`] bytes, the plaintext, and room for
@@ -132,7 +134,7 @@ impl Sender {
         };
         let counter = self.take_counter()?;
         head[..4].copy_from_slice(&self.index.to_be_bytes());
-        // HARD_LIMIT keeps it below 2^48.
+        // The limit keeps it below 2^48.
         head[4..].copy_from_slice(&counter.to_be_bytes()[2..]);
         let aad = aad(source, destination, self.index);
         *room = self.key.seal(nonce(counter), &aad, plaintext);
@@ -239,18 +241,22 @@ impl Receiver {
         Ok(plaintext)
     }
 
-    /// The whole counter of which `low` are the lower 32 bits: the one nearest to what is expected next (as RFC 3711 §3.3.1).
+    /// The whole counter of which `low` are the lower 32 bits: the one nearest to what is expected next, and never below 0 (as
+    /// RFC 3711 §3.3.1).
     pub fn reconstruct(&self, low: u32) -> u64 {
         const TURN: u64 = 1 << 32;
         const HALF: u64 = TURN / 2;
-        let highest = self.window.highest();
-        let near = highest & !(TURN - 1) | u64::from(low);
-        if near + HALF < highest {
-            near + TURN
-        } else if near > highest + HALF && near >= TURN {
-            near - TURN
+        let expected = match self.accepted {
+            0 => 0,
+            _ => self.window.highest() + 1,
+        };
+        let same_turn = expected & !(TURN - 1) | u64::from(low);
+        if same_turn + HALF < expected {
+            same_turn + TURN
+        } else if same_turn > expected + HALF && same_turn >= TURN {
+            same_turn - TURN
         } else {
-            near
+            same_turn
         }
     }
 

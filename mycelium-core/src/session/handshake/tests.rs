@@ -41,17 +41,19 @@ fn respond(
     message: &[u8],
     has_aes: bool,
     network_key: Option<&NetworkKey>,
-) -> Result<(Vec<u8>, Established), HandshakeError> {
+) -> Result<Response, HandshakeError> {
     Responder::identify(arrival(context, &alice()), &bob(), message)?
         .authenticate(hello().index)?
         .respond(BOBS_INDEX, has_aes, network_key, &mut rng(6))
 }
 
 fn session(context: Context, has_aes: bool) -> (Established, Established) {
-    let (initiator, one) = start(context);
-    let (two, theirs) = respond(context, &one, has_aes, None).unwrap();
-    let ours = initiator.finish(BOBS_INDEX, &two, None).unwrap();
-    (ours, theirs)
+    let (mut initiator, one) = start(context);
+    let response = respond(context, &one, has_aes, None).unwrap();
+    let ours = initiator
+        .finish(BOBS_INDEX, &response.message, None)
+        .unwrap();
+    (ours, response.established)
 }
 
 fn sealed(session: &mut Established, from: &Local, to: &Local, text: &[u8]) -> Vec<u8> {

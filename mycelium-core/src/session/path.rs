@@ -1,0 +1,283 @@
+//! How large a packet towards a remote identity may be (docs/protocol.md §14, "Path sizes").
+//!
+//! A route of one hop carries anything: what does not fit its link is the link's business. Behind relays only a probe of the
+//! session itself is believed, since a packet too large can make an upstream relay close its link. Probes that fail count
+//! against the next hop, whatever the destination.
+
+use std::collections::BTreeMap;
+
+use crate::io::PeerId;
+use crate::time::{Duration, Time};
+
+/// Bytes on the wire that every path carries.
+pub(crate) const SURE: u16 = 1162;
+/// Larger sizes worth a probe: what QUIC carries over IPv6, and over IPv4, there the whole MTU.
+const LADDER: [u16; 2] = [1414, 1434];
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A size in use is asked for again this often while packets need it.
+const RECHECK: Duration = Duration::from_secs(15);
+const FIRST_PENALTY: Duration = Duration::from_secs(60);
+const LONGEST_PENALTY: Duration = Duration::from_secs(3600);
+/// Next hops remembered.
+const NEXT_HOPS: usize = 1024;
+
+/// Where packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) next_hop: PeerId,
+    /// The next hop is the destination itself.
+    pub(crate) direct: bool,
+}
+
+/// How to send a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    Whole,
+    /// In two sealed halves.
+    Halves,
+    /// Not at all: hosts are told to send no more than this.
+    TooBig(u16),
+}
+
+/// A probe to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Probe {
+    pub(crate) id: u32,
+    pub(crate) size: u16,
+}
+
+/// What is known of one path.
+#[derive(Debug)]
+pub(crate) struct Path {
+    route: Option<Route>,
+    size: u16,
+    confirmed: Time,
+    probe: Option<(Probe, Time)>,
+    misses: u8,
+}
+
+/// What went wrong behind each next hop.
+#[derive(Debug, Default)]
+pub(crate) struct NextHops {
+    penalties: BTreeMap<(PeerId, u16), Penalty>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Penalty {
+    until: Time,
+    next: Duration,
+}
+
+impl NextHops {
+    fn allows(&self, next_hop: PeerId, size: u16, now: Time) -> bool {
+        // A size also suffers from the failure of a smaller one.
+        LADDER
+            .iter()
+            .filter(|&&failed| failed <= size)
+            .all(|&failed| {
+                self.penalties
+                    .get(&(next_hop, failed))
+                    .is_none_or(|penalty| penalty.until <= now)
+            })
+    }
+
+    fn failed(&mut self, next_hop: PeerId, size: u16, now: Time) {
+        if self.penalties.len() >= NEXT_HOPS {
+            // Ids grow: the first is the oldest link.
+            self.penalties.pop_first();
+        }
+        let penalty = self.penalties.entry((next_hop, size)).or_insert(Penalty {
+            until: now,
+            next: FIRST_PENALTY,
+        });
+        penalty.until = now + penalty.next;
+        penalty.next = (penalty.next * 2).min(LONGEST_PENALTY);
+    }
+
+    fn passed(&mut self, next_hop: PeerId, size: u16) {
+        self.penalties.remove(&(next_hop, size));
+    }
+}
+
+impl Path {
+    pub(crate) fn new() -> Self {
+        Self {
+            route: None,
+            size: SURE,
+            confirmed: Time::ZERO,
+            probe: None,
+            misses: 0,
+        }
+    }
+
+    /// The size in use, bytes on the wire; `None`: any.
+    pub(crate) fn size(&self) -> Option<u16> {
+        match self.route {
+            Some(Route { direct: true, .. }) => None,
+            _ => Some(self.size),
+        }
+    }
+
+    /// How to send an IPv6 packet of `inner_len` bytes that takes `wire_len` bytes whole; and a probe to send beside it, with
+    /// the id `id`.
+    #[inline]
+    pub(crate) fn fit(
+        &mut self,
+        route: Route,
+        inner_len: usize,
+        wire_len: usize,
+        id: u32,
+        next_hops: &mut NextHops,
+        now: Time,
+    ) -> (Fit, Option<Probe>) {
+        if self.route != Some(route) {
+            *self = Self::new();
+            self.route = Some(route);
+        }
+        if route.direct || wire_len <= usize::from(SURE) {
+            return (Fit::Whole, None);
+        }
+        self.fit_large(route, inner_len, wire_len, id, next_hops, now)
+    }
+
+    fn fit_large(
+        &mut self,
+        route: Route,
+        inner_len: usize,
+        wire_len: usize,
+        id: u32,
+        next_hops: &mut NextHops,
+        now: Time,
+    ) -> (Fit, Option<Probe>) {
+        self.expire(next_hops, now);
+        let fits = wire_len <= usize::from(self.size);
+        let mut probe = None;
+        if self.probe.is_none() {
+            let wanted = if !fits {
+                LADDER
+                    .into_iter()
+                    .find(|&size| size > self.size && next_hops.allows(route.next_hop, size, now))
+            } else {
+                (self.misses > 0 || now.since(self.confirmed) >= RECHECK).then_some(self.size)
+            };
+            if let Some(size) = wanted {
+                let new = Probe { id, size };
+                self.probe = Some((new, now));
+                probe = Some(new);
+            }
+        }
+        let fit = if fits {
+            Fit::Whole
+        } else if self.probe.is_some() || inner_len <= usize::from(MIN_MTU) {
+            Fit::Halves
+        } else {
+            // What a v2 packet adds to its inner one: 74 bytes less the 40 of the inner header.
+            Fit::TooBig((self.size - 34).max(MIN_MTU))
+        };
+        (fit, probe)
+    }
+
+    /// The remote says that a probe arrived.
+    pub(crate) fn answered(&mut self, id: u32, size: u16, next_hops: &mut NextHops, now: Time) {
+        let (Some((probe, _)), Some(route)) = (self.probe, self.route) else {
+            return;
+        };
+        if probe == (Probe { id, size }) {
+            self.probe = None;
+            self.misses = 0;
+            self.size = self.size.max(size);
+            self.confirmed = now;
+            next_hops.passed(route.next_hop, size);
+        }
+    }
+
+    fn expire(&mut self, next_hops: &mut NextHops, now: Time) {
+        let (Some((probe, sent)), Some(route)) = (self.probe, self.route) else {
+            return;
+        };
+        if now.since(sent) < PROBE_TIMEOUT {
+            return;
+        }
+        self.probe = None;
+        if probe.size > self.size {
+            next_hops.failed(route.next_hop, probe.size, now);
+            return;
+        }
+        self.misses += 1;
+        if self.misses >= 2 {
+            next_hops.failed(route.next_hop, self.size, now);
+            self.misses = 0;
+            self.size = SURE;
+        }
+    }
+}
+
+/// The least MTU of IPv6 (RFC 8200 §5): hosts are never told less.
+const MIN_MTU: u16 = 1280;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELAYED: Route = Route {
+        next_hop: PeerId(1),
+        direct: false,
+    };
+
+    fn fit(path: &mut Path, hops: &mut NextHops, inner: usize, now: Time) -> (Fit, Option<u16>) {
+        let (fit, probe) = path.fit(RELAYED, inner, inner + 34, 5, hops, now);
+        (fit, probe.map(|probe| probe.size))
+    }
+
+    #[test]
+    fn a_direct_route_carries_anything() {
+        let route = Route {
+            direct: true,
+            ..RELAYED
+        };
+        let (mut path, mut hops) = (Path::new(), NextHops::default());
+        let fit = path.fit(route, 1400, 1434, 1, &mut hops, Time::ZERO);
+        assert_eq!(fit, (Fit::Whole, None));
+        assert_eq!(path.size(), None);
+    }
+
+    #[test]
+    fn probes_climb_one_at_a_time_while_packets_go_in_halves() {
+        let (mut path, mut hops) = (Path::new(), NextHops::default());
+        let at = Time::from_millis;
+        assert_eq!(fit(&mut path, &mut hops, 1128, at(0)), (Fit::Whole, None));
+        assert_eq!(fit(&mut path, &mut hops, 1400, at(0)), (Fit::Halves, Some(1414)));
+        assert_eq!(fit(&mut path, &mut hops, 1400, at(1)), (Fit::Halves, None));
+        path.answered(6, 1414, &mut hops, at(2));
+        assert_eq!(path.size(), Some(1162), "a guessed id proves nothing");
+        path.answered(5, 1414, &mut hops, at(2));
+        assert_eq!(fit(&mut path, &mut hops, 1380, at(3)), (Fit::Whole, None));
+        assert_eq!(fit(&mut path, &mut hops, 1400, at(3)), (Fit::Halves, Some(1434)));
+        path.answered(5, 1434, &mut hops, at(4));
+        assert_eq!(fit(&mut path, &mut hops, 1400, at(5)), (Fit::Whole, None));
+    }
+
+    #[test]
+    fn a_probe_that_failed_is_not_repeated_for_anybody_behind_that_next_hop() {
+        let (mut path, mut hops) = (Path::new(), NextHops::default());
+        let at = Time::from_millis;
+        fit(&mut path, &mut hops, 1400, at(0));
+        assert_eq!(fit(&mut path, &mut hops, 1400, at(1000)), (Fit::TooBig(1280), None));
+        assert_eq!(fit(&mut path, &mut hops, 1280, at(1000)), (Fit::Halves, None));
+        let mut other = Path::new();
+        assert_eq!(fit(&mut other, &mut hops, 1400, at(2000)), (Fit::TooBig(1280), None));
+        assert_eq!(fit(&mut other, &mut hops, 1400, at(61_001)).1, Some(1414));
+    }
+
+    #[test]
+    fn a_size_that_stops_working_is_given_up() {
+        let (mut path, mut hops) = (Path::new(), NextHops::default());
+        let at = Time::from_millis;
+        fit(&mut path, &mut hops, 1380, at(0));
+        path.answered(5, 1414, &mut hops, at(1));
+        assert_eq!(fit(&mut path, &mut hops, 1380, at(16_000)), (Fit::Whole, Some(1414)));
+        assert_eq!(fit(&mut path, &mut hops, 1380, at(17_100)), (Fit::Whole, Some(1414)));
+        assert_eq!(fit(&mut path, &mut hops, 1380, at(18_200)), (Fit::TooBig(1280), None));
+        assert_eq!(path.size(), Some(SURE));
+    }
+}

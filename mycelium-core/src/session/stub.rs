@@ -1,0 +1,161 @@
+//! The first eight bytes of a v2 plaintext (docs/protocol.md §14): an IPv6 header without what the outer header says, whose
+//! hop-limit byte tells what follows.
+
+use std::net::Ipv6Addr;
+
+use crate::wire::ipv6;
+
+/// Bytes of a stub.
+pub(crate) const LEN: usize = 8;
+/// Bytes of an IPv6 header that a stub leaves out.
+pub(crate) const ELIDED: usize = ipv6::HEADER_LEN - LEN;
+
+/// What a packet of a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An IPv6 packet.
+    Packet,
+    /// A fragment of a message.
+    Message,
+    /// A router's notice that it could not deliver a packet.
+    Report,
+    /// Confirmation or sign of life.
+    Empty,
+    /// The first half of a packet's plaintext.
+    FirstHalf,
+    /// The second.
+    SecondHalf,
+    /// "Did a packet of this size arrive?"
+    Probe,
+    /// "It did."
+    Answer,
+}
+
+/// A stub, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stub {
+    bytes: [u8; LEN],
+    pub(crate) kind: Kind,
+}
+
+impl Stub {
+    /// Read the start of a plaintext; the rest is its payload, cut to the length that the stub says. `None` if the kind is
+    /// unknown or the payload is not all there.
+    pub(crate) fn split(plaintext: &mut [u8]) -> Option<(Self, &mut [u8])> {
+        let (bytes, rest) = plaintext.split_first_chunk_mut::<LEN>()?;
+        let kind = match bytes[7] {
+            0 => Kind::Packet,
+            1 => Kind::Message,
+            2 => Kind::Report,
+            3 => Kind::Empty,
+            4 => Kind::FirstHalf,
+            5 => Kind::SecondHalf,
+            6 => Kind::Probe,
+            7 => Kind::Answer,
+            _ => return None,
+        };
+        let stub = Self {
+            bytes: *bytes,
+            kind,
+        };
+        // For a probe and its answer the field is a size, not a length.
+        let payload = match kind {
+            Kind::Probe | Kind::Answer => rest,
+            Kind::Packet
+            | Kind::Message
+            | Kind::Report
+            | Kind::Empty
+            | Kind::FirstHalf
+            | Kind::SecondHalf => rest.get_mut(..usize::from(stub.number()))?,
+        };
+        Some((stub, payload))
+    }
+
+    /// A stub of anything but an IPv6 packet: `id` where its first bytes mean one, and a length or size.
+    pub(crate) fn new(kind: Kind, id: u32, number: u16) -> [u8; LEN] {
+        let byte = match kind {
+            Kind::Packet => 0,
+            Kind::Message => 1,
+            Kind::Report => 2,
+            Kind::Empty => 3,
+            Kind::FirstHalf => 4,
+            Kind::SecondHalf => 5,
+            Kind::Probe => 6,
+            Kind::Answer => 7,
+        };
+        let mut bytes = [0; LEN];
+        bytes[..4].copy_from_slice(&id.to_be_bytes());
+        bytes[4..6].copy_from_slice(&number.to_be_bytes());
+        bytes[7] = byte;
+        bytes
+    }
+
+    /// The stub of an IPv6 packet.
+    pub(crate) fn of_packet(header: &[u8; LEN]) -> [u8; LEN] {
+        let mut bytes = *header;
+        bytes[7] = 0;
+        bytes
+    }
+
+    /// The first field of other kinds.
+    pub(crate) fn id(&self) -> u32 {
+        let [a, b, c, d, ..] = self.bytes;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// Length of the payload, or the size that a probe is about.
+    pub(crate) fn number(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[4], self.bytes[5]])
+    }
+
+    /// Write the IPv6 header that this is the stub of. False if it is none.
+    pub(crate) fn restore(
+        &self,
+        out: &mut [u8],
+        hop_limit: u8,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+    ) -> bool {
+        let Some(out) = out.first_chunk_mut::<{ ipv6::HEADER_LEN }>() else {
+            return false;
+        };
+        out[..LEN].copy_from_slice(&self.bytes);
+        out[7] = hop_limit;
+        out[8..24].copy_from_slice(&source.octets());
+        out[24..].copy_from_slice(&destination.octets());
+        self.bytes[0] >> 4 == 6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_comes_back_with_addresses_and_hop_limit_of_the_outer_one() {
+        let (source, destination) = ("400::1".parse().unwrap(), "500::2".parse().unwrap());
+        let mut packet = [0; 43];
+        let header = packet.first_chunk_mut().unwrap();
+        ipv6::write_header(header, 3, 17, 9, source, destination);
+        packet[1] = 0xab;
+        packet[40..].copy_from_slice(b"xyz");
+        let mut plaintext = Stub::of_packet(packet.first_chunk().unwrap()).to_vec();
+        plaintext.extend_from_slice(b"xyz and padding");
+        let (stub, payload) = Stub::split(&mut plaintext).unwrap();
+        assert_eq!((stub.kind, &*payload), (Kind::Packet, &b"xyz"[..]));
+        let mut again = [0; 43];
+        assert!(stub.restore(&mut again, 9, source, destination));
+        again[40..].copy_from_slice(payload);
+        assert_eq!(again, packet);
+    }
+
+    #[test]
+    fn unknown_kinds_and_missing_bytes_are_refused() {
+        assert!(Stub::split(&mut [0x60; 7]).is_none());
+        assert!(Stub::split(&mut [0x60, 0, 0, 0, 0, 0, 6, 9]).is_none());
+        assert!(Stub::split(&mut [0x60, 0, 0, 0, 0, 1, 6, 0]).is_none());
+        let mut probe = Stub::new(Kind::Probe, 7, 1414);
+        let (stub, rest) = Stub::split(&mut probe).unwrap();
+        assert_eq!((stub.id(), stub.number(), rest.len()), (7, 1414, 0));
+    }
+}
