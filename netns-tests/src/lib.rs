@@ -23,5 +23,6 @@ pub mod harness;
 pub mod impair;
 pub mod lab;
 pub mod probe;
+pub mod rogue;
 pub mod topology;
 pub mod wait;

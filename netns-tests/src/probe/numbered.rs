@@ -1,0 +1,206 @@
+//! A stream of numbered UDP datagrams in one direction: what was lost, came twice, came changed, or came to somebody
+//! else.
+
+use std::collections::HashMap;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+
+use super::icmp::is_timeout;
+use crate::lab::Host;
+use crate::wait;
+
+/// Text in every datagram, for those who try to read them under way.
+pub const MARKER: &[u8] = b"for the eyes of the other end only";
+/// The 8-byte number, the marker, and the hash that shows changes.
+const LEAST: usize = 8 + MARKER.len() + 32;
+
+#[derive(Debug, Default)]
+struct Journal {
+    sent: Vec<Instant>,
+    arrived: HashMap<u64, Instant>,
+    duplicates: usize,
+    changed: usize,
+    astray: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    journal: Mutex<Journal>,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A running stream.
+#[derive(Debug)]
+pub struct Numbered {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What became of the datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumberedReport {
+    /// Taken by the sender's kernel.
+    pub sent: usize,
+    /// Arrived at least once.
+    pub arrived: usize,
+    /// Arrivals of what had arrived before.
+    pub duplicates: usize,
+    /// Arrivals that were not sent like this.
+    pub changed: usize,
+    /// Arrivals at the address where nothing was sent to.
+    pub astray: usize,
+}
+
+impl Numbered {
+    /// Send `size` bytes (at least the marker's and some more) every `interval` from `source` on `from` to `address` on `to`.
+    /// `neighbour` is another address of `to` where nothing must arrive.
+    pub fn start(
+        (from, source): (&Host, Ipv6Addr),
+        (to, address): (&Host, Ipv6Addr),
+        neighbour: Option<Ipv6Addr>,
+        interval: Duration,
+        size: usize,
+    ) -> anyhow::Result<Self> {
+        let receiving = to
+            .inside(|| UdpSocket::bind(SocketAddr::from((address, 0))))?
+            .with_context(|| format!("bind {address} at {}", to.name()))?;
+        let target = receiving.local_addr()?;
+        let mut sockets = vec![(receiving, false)];
+        if let Some(neighbour) = neighbour {
+            let beside = to
+                .inside(|| UdpSocket::bind(SocketAddr::from((neighbour, target.port()))))?
+                .with_context(|| format!("bind {neighbour} at {}", to.name()))?;
+            sockets.push((beside, true));
+        }
+        let sending = from.inside(|| UdpSocket::bind(SocketAddr::from((source, 0))))??;
+        let shared = Arc::new(Shared::default());
+        let mut threads = Vec::new();
+        for (socket, astray) in sockets {
+            socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+            let shared = Arc::clone(&shared);
+            threads.push(std::thread::spawn(move || {
+                receive(&socket, &shared, astray)
+            }));
+        }
+        let also = Arc::clone(&shared);
+        threads.push(std::thread::spawn(move || {
+            send(&sending, target, &also, interval, size.max(LEAST));
+        }));
+        Ok(Self { shared, threads })
+    }
+
+    /// Wait for the arrival of any datagram sent at or after `since`; when it arrived.
+    pub fn arrival_since(&self, since: Instant, limit: Duration) -> anyhow::Result<Instant> {
+        wait::until("a numbered datagram", limit, || {
+            let journal = self.shared.journal();
+            let first = journal.sent.partition_point(|sent| *sent < since) as u64;
+            Ok(journal
+                .arrived
+                .iter()
+                .filter(|(number, _)| **number >= first)
+                .map(|(_, at)| *at)
+                .min())
+        })
+    }
+
+    /// Counts so far.
+    pub fn report(&self) -> NumberedReport {
+        let journal = self.shared.journal();
+        NumberedReport {
+            sent: journal.sent.len(),
+            arrived: journal.arrived.len(),
+            duplicates: journal.duplicates,
+            changed: journal.changed,
+            astray: journal.astray,
+        }
+    }
+
+    /// Stop sending, wait `grace` for what is under way, and report.
+    pub fn stop(mut self, grace: Duration) -> anyhow::Result<NumberedReport> {
+        let sender = self.threads.pop();
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // The receivers look at the flag once a timeout; what is under way comes before.
+        std::thread::sleep(grace);
+        for thread in self.threads.drain(..).chain(sender) {
+            thread
+                .join()
+                .map_err(|_| anyhow!("a stream's thread panicked"))?;
+        }
+        Ok(self.report())
+    }
+}
+
+fn datagram(number: u64, size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    let (front, rest) = bytes.split_at_mut(8 + MARKER.len());
+    front[..8].copy_from_slice(&number.to_be_bytes());
+    front[8..].copy_from_slice(MARKER);
+    blake3::Hasher::new()
+        .update(front)
+        .finalize_xof()
+        .fill(rest);
+    bytes
+}
+
+fn send(socket: &UdpSocket, target: SocketAddr, shared: &Shared, interval: Duration, size: usize) {
+    let start = Instant::now();
+    let mut turn = 0_u32;
+    while !shared.stopped() {
+        let number = shared.journal().sent.len() as u64;
+        // Refused by the kernel (no interface yet): the number is used again.
+        if socket.send_to(&datagram(number, size), target).is_ok() {
+            shared.journal().sent.push(Instant::now());
+        }
+        turn += 1;
+        let due = start + interval * turn;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn receive(socket: &UdpSocket, shared: &Shared, astray: bool) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(length) => {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                let mut journal = shared.journal();
+                if astray {
+                    journal.astray += 1;
+                    continue;
+                }
+                let number = bytes
+                    .first_chunk()
+                    .map(|number| u64::from_be_bytes(*number));
+                match number.filter(|number| datagram(*number, length.max(LEAST)) == bytes) {
+                    None => journal.changed += 1,
+                    Some(number) => {
+                        if journal.arrived.insert(number, Instant::now()).is_some() {
+                            journal.duplicates += 1;
+                        }
+                    }
+                }
+            }
+            Err(error) if is_timeout(&error) => {
+                if shared.stopped() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
