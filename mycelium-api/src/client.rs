@@ -1,7 +1,8 @@
 //! A blocking client: one method per path, errors that a person understands.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -10,10 +11,14 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request, StatusCode};
 use ureq::{Agent, Timeout};
 
+use crate::address::{Address, DEFAULT_SOCKET, NETWORK_HEADER, network_namespace};
 use crate::{
     AddIdentity, AddPeer, Identity, Info, PacketStatistics, PeerStats, PublicKey, PublicKeyReply,
     QueriedSubnet, Route, Status, path,
 };
+
+#[cfg(unix)]
+mod local;
 
 /// The server answers from published copies, in milliseconds: a wait this long means that something is stuck.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,17 +41,17 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 pub enum Error {
     /// Nothing listens there.
     #[error(
-        "no node answers at {address}: is mycelium running? If its API is elsewhere, name it with --api-addr before the command"
+        "no node answers at {address}: is mycelium running? If its API is elsewhere, name it with --api-addr or --api-socket before the command"
     )]
     NotRunning {
         /// Where we asked.
-        address: SocketAddr,
+        address: Address,
     },
     /// Something listens and says nothing.
     #[error("the node at {address} did not answer within {timeout:?}")]
     Silent {
         /// Where we asked.
-        address: SocketAddr,
+        address: Address,
         /// How long we waited.
         timeout: Duration,
     },
@@ -56,7 +61,7 @@ pub enum Error {
     )]
     Unsupported {
         /// Where we asked.
-        address: SocketAddr,
+        address: Address,
     },
     /// The node refused, and says why.
     #[error("{text}")]
@@ -70,7 +75,7 @@ pub enum Error {
     #[error("the answer of {address} cannot be read: {error}")]
     Unreadable {
         /// Where we asked.
-        address: SocketAddr,
+        address: Address,
         /// What is wrong with it.
         error: serde_json::Error,
     },
@@ -78,7 +83,7 @@ pub enum Error {
     #[error("cannot talk to the node at {address}: {reason}")]
     Connection {
         /// Where we asked.
-        address: SocketAddr,
+        address: Address,
         /// What the transport says.
         reason: String,
     },
@@ -88,39 +93,58 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
-    address: SocketAddr,
+    address: Address,
     timeout: Duration,
+    /// Only a node in this network namespace is to answer.
+    network: Option<u64>,
 }
 
 impl Client {
     /// A client of the node whose API is at `address`, which waits 5 seconds at most. Does not connect yet.
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: impl Into<Address>) -> Self {
         Self::with_timeout(address, TIMEOUT)
     }
 
     /// A client that waits this long at most for a whole exchange.
     ///
     /// Proxy settings of the environment are not followed: they are for the web, not for this machine's node.
-    pub fn with_timeout(address: SocketAddr, timeout: Duration) -> Self {
-        let agent = Agent::config_builder()
+    pub fn with_timeout(address: impl Into<Address>, timeout: Duration) -> Self {
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
             .timeout_global(Some(timeout))
             .user_agent(concat!("mycelium/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+            .build();
+        let address = address.into();
+        let agent = match &address {
+            #[cfg(unix)]
+            Address::Local(path) => Agent::with_parts(
+                config,
+                local::LocalConnector(path.clone()),
+                ureq::unversioned::resolver::DefaultResolver::default(),
+            ),
+            _ => config.new_agent(),
+        };
         Self {
             agent,
             address,
             timeout,
+            network: None,
         }
     }
 
+    /// The node at [`DEFAULT_SOCKET`], if one is there and in this thread's network namespace.
+    pub fn of_this_machine() -> Option<Self> {
+        let mut client = Self::new(Path::new(DEFAULT_SOCKET));
+        client.network = network_namespace();
+        client.info().ok().map(|_| client)
+    }
+
     /// Where this client asks.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub const fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Who the node is.
@@ -215,14 +239,21 @@ impl Client {
 
     fn read<T: DeserializeOwned>(&self, body: &str) -> Result<T, Error> {
         serde_json::from_str(body).map_err(|error| Error::Unreadable {
-            address: self.address,
+            address: self.address.clone(),
             error,
         })
     }
 
     fn exchange(&self, method: Method, path: &str, body: Option<String>) -> Result<String, Error> {
-        let uri = format!("http://{}{}{path}", self.address, path::BASE);
-        let request = Request::builder().method(method).uri(uri);
+        let uri = match &self.address {
+            Address::Tcp(address) => format!("http://{address}{}{path}", path::BASE),
+            // Not looked up; the socket is what counts.
+            Address::Local(_) => format!("http://127.0.0.1{}{path}", path::BASE),
+        };
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(network) = self.network {
+            request = request.header(NETWORK_HEADER, network.to_string());
+        }
         let answer = match body {
             Some(body) => request
                 .header("content-type", "application/json")
@@ -253,7 +284,7 @@ impl Client {
         let text = text.unwrap_or_default();
         Err(match text.trim() {
             "" if status == StatusCode::NOT_FOUND => Error::Unsupported {
-                address: self.address,
+                address: self.address.clone(),
             },
             "" => Error::Refused {
                 status: status.as_u16(),
@@ -267,7 +298,7 @@ impl Client {
     }
 
     fn explain(&self, error: ureq::Error) -> Error {
-        let address = self.address;
+        let address = self.address.clone();
         match error {
             // Connecting takes no time on this machine; elsewhere, nobody is there.
             ureq::Error::Timeout(Timeout::Connect) | ureq::Error::ConnectionFailed => {
@@ -277,7 +308,13 @@ impl Client {
                 address,
                 timeout: self.timeout,
             },
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            // A socket without its node is a file that refuses, or none.
+            ureq::Error::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                ) =>
+            {
                 Error::NotRunning { address }
             }
             other => Error::Connection {

@@ -2,7 +2,8 @@
 //!
 //! The shapes under `/admin`, `/pubkey` are those of mycelium 0.7.10, so programs written for it work
 //! unchanged; fields and paths that only this node has are marked "ours" and are optional for every reader.
-//! Nothing here opens a port or knows a table of the router: the server lives in the daemon.
+//! The client speaks over TCP or
+//! a Unix socket ([`Address`]). Nothing here opens a port or knows a table of the router: the server lives in the daemon.
 //!
 //! | method and path (below [`path::BASE`]) | request | answer |
 //! |---|---|---|
@@ -21,6 +22,7 @@
 //!
 //! Errors have a plain text body: one sentence for a person.
 
+mod address;
 #[cfg(feature = "client")]
 pub mod client;
 mod endpoint;
@@ -33,6 +35,7 @@ mod route;
 mod stats;
 mod status;
 
+pub use address::{Address, DEFAULT_SOCKET, NETWORK_HEADER, network_namespace};
 pub use endpoint::{Endpoint, EndpointAddress, Protocol};
 pub use identity::{AddIdentity, Identity, SecretKey};
 pub use info::{Info, PublicKeyReply};

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use mycelium_api::Address;
 use mycelium_api::client::Client;
 
 #[cfg(target_os = "linux")]
@@ -82,15 +83,29 @@ pub enum Command {
 pub struct Context {
     /// `--key-file`; `None`: [`key_file::default_path`].
     pub key_file: Option<PathBuf>,
-    /// Where the node's API is: `--api-addr`, or its default.
-    pub api_addr: SocketAddr,
+    /// Where the node's API is.
+    pub api: Api,
     /// The whole command line of the binary, from which completions and manual pages are made.
     pub root: fn() -> clap::Command,
 }
 
+/// Where a node is looked for.
+#[derive(Clone, Debug)]
+pub enum Api {
+    /// There, as somebody said.
+    At(Address),
+    /// At the socket of this machine's node; if there is none, here.
+    Default(SocketAddr),
+}
+
 impl Context {
     fn client(&self) -> Client {
-        Client::new(self.api_addr)
+        match &self.api {
+            Api::At(address) => Client::new(address.clone()),
+            Api::Default(address) => {
+                Client::of_this_machine().unwrap_or_else(|| Client::new(*address))
+            }
+        }
     }
 
     fn key_file(&self) -> PathBuf {

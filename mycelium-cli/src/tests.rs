@@ -118,7 +118,7 @@ fn run_with(
 ) -> Result<(String, String), String> {
     let context = Context {
         key_file: key_file.map(Path::to_owned),
-        api_addr,
+        api: Api::At(api_addr.into()),
         root: Root::command,
     };
     let (mut out, mut remarks) = (Vec::new(), Vec::new());
@@ -648,7 +648,7 @@ fn a_reader_that_leaves_early_is_no_error() {
     ]);
     let context = Context {
         key_file: None,
-        api_addr: node.address,
+        api: Api::At(node.address.into()),
         root: Root::command,
     };
     let key = format!("inspect {A_KEY}");

@@ -98,6 +98,12 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub api_addr: Option<SocketAddr>,
 
+    /// Unix socket of the HTTP API, or `off`; client commands look for the node there first
+    ///
+    /// [default: api.sock in $RUNTIME_DIRECTORY, or /run/mycelium/api.sock for root, unless another node has it]
+    #[arg(long, value_name = "PATH")]
+    pub api_socket: Option<PathBuf>,
+
     /// Address of JSON-RPC [default: 127.0.0.1:8990]
     #[arg(long, value_name = "ADDRESS")]
     pub jsonrpc_addr: Option<SocketAddr>,

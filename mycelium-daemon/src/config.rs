@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mycelium_api::Address;
+use mycelium_cli::Api;
 use toml::{Table, Value};
 
 use crate::args::{CommandLine, DEFAULT_API_ADDRESS, NodeArgs};
@@ -38,6 +40,8 @@ pub struct Config {
     pub discovery: Option<Discovery>,
     /// Address of the HTTP API.
     pub api_address: SocketAddr,
+    /// Unix socket of the HTTP API.
+    pub api_socket: ApiSocket,
     /// Address of JSON-RPC.
     pub jsonrpc_address: SocketAddr,
     /// Address of the metrics; `None`: not served.
@@ -66,6 +70,7 @@ impl Config {
             ),
             ("peer discovery", self.discovery != new.discovery),
             ("api_addr", self.api_address != new.api_address),
+            ("api_socket", self.api_socket != new.api_socket),
             ("jsonrpc_addr", self.jsonrpc_address != new.jsonrpc_address),
             (
                 "metrics_api_address",
@@ -77,6 +82,27 @@ impl Config {
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
+    }
+}
+
+/// Unix socket of the HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiSocket {
+    /// None is served.
+    Off,
+    /// There.
+    At(PathBuf),
+    /// At the usual place, if it is free and may be written.
+    Default,
+}
+
+impl From<PathBuf> for ApiSocket {
+    fn from(path: PathBuf) -> Self {
+        if path == Path::new("off") {
+            Self::Off
+        } else {
+            Self::At(path)
+        }
     }
 }
 
@@ -198,6 +224,27 @@ pub fn load(line: &CommandLine) -> Result<(Config, Vec<Notice>), ConfigError> {
     Ok((merge(file, &line.node, &mut notices), notices))
 }
 
+/// Where client commands find the node: the flags' word, else the file's, else the usual places.
+///
+/// The file is read for this alone, and a broken one does not count: client commands are needed to repair it.
+pub fn api_of_node(line: &CommandLine) -> Api {
+    let at = |socket: Option<PathBuf>, address: Option<SocketAddr>| match socket.map(Into::into) {
+        Some(ApiSocket::At(path)) => Some(Api::At(Address::Local(path))),
+        Some(_) => Some(Api::At(address.unwrap_or(DEFAULT_API_ADDRESS).into())),
+        None => address.map(|address| Api::At(address.into())),
+    };
+    let file = || {
+        let path = line.config_file.clone().unwrap_or_else(default_path);
+        let table = read(&path).ok()??;
+        let text = |key: &str| table.get(key).and_then(Value::as_str);
+        let address = text("api_addr").and_then(|address| address.parse().ok());
+        at(text("api_socket").map(PathBuf::from), address)
+    };
+    at(line.node.api_socket.clone(), line.node.api_addr)
+        .or_else(file)
+        .unwrap_or(Api::Default(DEFAULT_API_ADDRESS))
+}
+
 /// `$XDG_CONFIG_HOME/mycelium/mycelium.toml`, or below `~/.config`, or here if there is no home.
 pub fn default_path() -> PathBuf {
     let base = std::env::var_os("XDG_CONFIG_HOME")
@@ -248,6 +295,7 @@ struct FileConfig {
     peer_discovery_port: Option<u16>,
     peer_discovery_interfaces: Option<Vec<String>>,
     api_addr: Option<SocketAddr>,
+    api_socket: Option<PathBuf>,
     jsonrpc_addr: Option<SocketAddr>,
     metrics_api_address: Option<SocketAddr>,
     firewall_mark: Option<u32>,
@@ -284,6 +332,7 @@ impl FileConfig {
                     config.peer_discovery_interfaces = Some(field.strings()?);
                 }
                 "api_addr" => config.api_addr = Some(field.address()?),
+                "api_socket" => config.api_socket = Some(field.string()?.into()),
                 "jsonrpc_addr" => config.jsonrpc_addr = Some(field.address()?),
                 "metrics_api_address" => config.metrics_api_address = Some(field.address()?),
                 "firewall_mark" => {
@@ -514,6 +563,11 @@ fn merge(file: FileConfig, flags: &NodeArgs, notices: &mut Vec<Notice>) -> Confi
             .api_addr
             .or(file.api_addr)
             .unwrap_or(DEFAULT_API_ADDRESS),
+        api_socket: flags
+            .api_socket
+            .clone()
+            .or(file.api_socket)
+            .map_or(ApiSocket::Default, ApiSocket::from),
         jsonrpc_address: flags
             .jsonrpc_addr
             .or(file.jsonrpc_addr)

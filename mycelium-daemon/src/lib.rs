@@ -62,10 +62,9 @@ fn run_command(
     command: mycelium_cli::Command,
     line: &args::CommandLine,
 ) -> anyhow::Result<ExitCode> {
-    // Client commands read no configuration, so a broken one does not get in the way of those that repair it.
     let context = mycelium_cli::Context {
         key_file: line.key_file.clone(),
-        api_addr: line.node.api_addr.unwrap_or(args::DEFAULT_API_ADDRESS),
+        api: config::api_of_node(line),
         root: args::definition,
     };
     Ok(mycelium_cli::run(command, &context)?)

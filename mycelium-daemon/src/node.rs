@@ -5,12 +5,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mycelium_api::ListenerService;
+use mycelium_api::{DEFAULT_SOCKET, ListenerService};
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::io::PeerId;
 use mycelium_core::router_id::RouterId;
@@ -19,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::args::CommandLine;
-use crate::config::{self, Config};
+use crate::config::{self, ApiSocket, Config};
 use crate::descriptors;
 use crate::engine::{AttachedLink, Engine, EngineConfig, EngineHandle};
 use crate::health::Health;
@@ -36,7 +37,8 @@ use crate::peering::handle::PeerHandle;
 use crate::peering::manager::{Attached, Links, Manager};
 use crate::peering::netmon::{self, Interfaces};
 use crate::peering::{discovery, listener};
-use crate::server;
+use crate::server::local::SocketFile;
+use crate::server::{self, Server};
 use crate::shutdown::{Request, Signals};
 use crate::status::NodeView;
 
@@ -114,6 +116,15 @@ fn port_hint(error: &io::Error, port: u16, flag: &str) -> String {
     }
 }
 
+/// Where the API's Unix socket is unless somebody says otherwise: what the service manager made for us, or root's own.
+fn usual_socket() -> Option<PathBuf> {
+    match std::env::var_os("RUNTIME_DIRECTORY") {
+        Some(directory) => Some(Path::new(&directory).join("api.sock")),
+        None if rustix::process::geteuid().is_root() => Some(DEFAULT_SOCKET.into()),
+        None => None,
+    }
+}
+
 /// Flags, then file, then the default.
 fn level(line: &CommandLine, config: &Config) -> Level {
     match (line.silent, line.debug) {
@@ -182,6 +193,7 @@ async fn serve(
         identities,
         view,
         notifier,
+        socket_file: None,
     };
     let quic = node
         .start_services(listener, public_key, quic_bound, &quic_sender)
@@ -233,6 +245,8 @@ struct RunningNode<'a> {
     identities: Identities,
     view: NodeView,
     notifier: Notifier,
+    /// Goes with the node.
+    socket_file: Option<SocketFile>,
 }
 
 type QuicBound = tokio::task::JoinHandle<io::Result<QuicEndpoint>>;
@@ -391,12 +405,12 @@ impl RunningNode<'_> {
     }
 
     /// Busy addresses are no reason not to run.
-    fn start_servers(&self) {
+    fn start_servers(&mut self) {
         let mut servers = Vec::new();
         let mut bind = |service, name, flag, address: SocketAddr| match server::bind(address) {
             Ok((listener, bound)) => {
                 self.health.listening(service, &bound);
-                servers.push((service, listener, bound));
+                servers.push(Server::Tcp(service, listener, bound));
             }
             Err(error) => self.health.raise(
                 "server-unusable",
@@ -425,9 +439,37 @@ impl RunningNode<'_> {
                 address,
             );
         }
+        self.bind_socket(&mut servers);
         if let Err(error) = server::spawn(servers, &self.view) {
             let text = format!("the API is not available: {error}");
             self.health.raise("server-unusable", "thread", text, "");
+        }
+    }
+
+    /// The API's Unix socket. Somebody else's at the usual place is no trouble: one node of a machine has it.
+    fn bind_socket(&mut self, servers: &mut Vec<Server>) {
+        let (path, wanted) = match &self.config.api_socket {
+            ApiSocket::Off => return,
+            ApiSocket::At(path) => (path.clone(), true),
+            ApiSocket::Default => match usual_socket() {
+                Some(path) => (path, false),
+                None => return,
+            },
+        };
+        match server::local::bind(&path) {
+            Ok((listener, file)) => {
+                self.health.listening(ListenerService::Api, &path.display());
+                servers.push(Server::Local(listener));
+                self.socket_file = Some(file);
+            }
+            Err(error) if wanted => {
+                let text = format!("the API is not available at {}: {error}", path.display());
+                let hint = "choose another path with --api-socket, or off, and restart";
+                self.health.raise("server-unusable", "socket", text, hint);
+            }
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "no Unix socket for the API");
+            }
         }
     }
 

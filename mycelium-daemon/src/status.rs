@@ -15,8 +15,10 @@ use mycelium_core::addr::Subnet;
 use mycelium_core::crypto::identity;
 use mycelium_core::dataplane::DataPlaneStats;
 use mycelium_core::io::{CloseReason, PeerId};
-use mycelium_core::snapshot::{PeerSnapshot, RouteSnapshot};
+use mycelium_core::snapshot::{PeerSnapshot, RouteSnapshot, Snapshot};
+use serde::{Serialize, Serializer as _};
 
+use crate::api::answer::{Answer, Latest, Shelf};
 use crate::clock;
 use crate::engine::{EngineHandle, EngineSnapshot};
 use crate::health::Health;
@@ -45,6 +47,9 @@ struct Inner {
     tun_name: Option<String>,
     started: Instant,
     start_time: u64,
+    shelf: Shelf,
+    selected_json: Latest<Snapshot>,
+    fallback_json: Latest<Snapshot>,
 }
 
 impl NodeView {
@@ -67,6 +72,9 @@ impl NodeView {
             tun_name,
             started: Instant::now(),
             start_time: since_1970.map_or(0, |since| since.as_secs()),
+            shelf: Shelf::default(),
+            selected_json: Latest::default(),
+            fallback_json: Latest::default(),
         }))
     }
 
@@ -123,13 +131,34 @@ impl NodeView {
     /// The routes in use.
     pub async fn selected_routes(&self) -> Vec<Route> {
         let (peers, snapshot) = tokio::join!(self.0.peers.list(), self.0.engine.snapshot());
-        routes(&snapshot.control.selected, &peers)
+        routes(&snapshot.control.selected, &peers).collect()
     }
 
     /// The routes held ready.
     pub async fn fallback_routes(&self) -> Vec<Route> {
         let (peers, snapshot) = tokio::join!(self.0.peers.list(), self.0.engine.snapshot());
-        routes(&snapshot.control.fallback, &peers)
+        routes(&snapshot.control.fallback, &peers).collect()
+    }
+
+    /// Where long answers are.
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.0.shelf
+    }
+
+    /// The routes in use, as JSON: made once for all who ask while the router's snapshot is the same.
+    pub(crate) async fn selected_routes_json(&self) -> Arc<Answer> {
+        let (peers, snapshot) = tokio::join!(self.0.peers.list(), self.0.engine.snapshot());
+        let control = &snapshot.control;
+        let make = || list_json(routes(&control.selected, &peers));
+        self.0.selected_json.of(control, &self.0.shelf, make)
+    }
+
+    /// The routes held ready, likewise.
+    pub(crate) async fn fallback_routes_json(&self) -> Arc<Answer> {
+        let (peers, snapshot) = tokio::join!(self.0.peers.list(), self.0.engine.snapshot());
+        let control = &snapshot.control;
+        let make = || list_json(routes(&control.fallback, &peers));
+        self.0.fallback_json.of(control, &self.0.shelf, make)
     }
 
     /// What is being asked for.
@@ -388,28 +417,34 @@ fn api_endpoint(endpoint: &Endpoint, resolved: Option<SocketAddr>) -> mycelium_a
     }
 }
 
-fn routes(routes: &[RouteSnapshot], peers: &Peers) -> Vec<Route> {
+/// One after the other: all at once, as structs, they take several times the space of their text.
+fn list_json(elements: impl Iterator<Item = impl Serialize>) -> Vec<u8> {
+    let mut text = Vec::new();
+    serde_json::Serializer::new(&mut text)
+        .collect_seq(elements)
+        .expect("routes are structs of texts and numbers, which always serialise into memory");
+    text
+}
+
+fn routes<'a>(routes: &'a [RouteSnapshot], peers: &'a Peers) -> impl Iterator<Item = Route> + 'a {
     let links: HashMap<PeerId, &LinkView> = peers
         .peers
         .iter()
         .filter_map(|peer| peer.link.as_ref())
         .map(|link| (link.peer, link))
         .collect();
-    routes
-        .iter()
-        .map(|route| Route {
-            subnet: route.subnet.to_string(),
-            next_hop: match links.get(&route.next_hop) {
-                Some(link) => next_hop(link),
-                // The link ended between the two snapshots.
-                None => format!("link {}", route.next_hop.0),
-            },
-            metric: Metric::from(route.metric),
-            seqno: route.seqno,
-            public_key: Some(PublicKey(route.public_key.0)),
-            expires_in: Some(route.expires_in.as_secs()),
-        })
-        .collect()
+    routes.iter().map(move |route| Route {
+        subnet: route.subnet.to_string(),
+        next_hop: match links.get(&route.next_hop) {
+            Some(link) => next_hop(link),
+            // The link ended between the two snapshots.
+            None => format!("link {}", route.next_hop.0),
+        },
+        metric: Metric::from(route.metric),
+        seqno: route.seqno,
+        public_key: Some(PublicKey(route.public_key.0)),
+        expires_in: Some(route.expires_in.as_secs()),
+    })
 }
 
 /// In upstream's words.

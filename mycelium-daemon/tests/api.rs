@@ -7,6 +7,9 @@ mod process;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use process::{Place, Process, path, until};
@@ -313,4 +316,74 @@ fn metrics_are_served_where_asked_for() {
         answer.contains("\nmycelium_peer_manager_known_peers 0\n"),
         "{answer}"
     );
+}
+
+/// The socket knows its clients, serves nobody of another network by mistake, and goes with its node.
+#[test]
+fn the_api_is_on_a_unix_socket_too() {
+    let Some(place) = Place::new() else { return };
+    let mut node = start(&place, &["--no-tun"]);
+    let socket = place.directory.path().join("run/api.sock");
+    let client = mycelium_api::client::Client::new(socket.as_path());
+    until("answer", || client.info().ok());
+    // All users may ask, root may change identities.
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o666);
+    let added = client.add_identity(&mycelium_api::AddIdentity {
+        secret_key: mycelium_api::SecretKey::new([7; 32]),
+        name: None,
+        tun_name: None,
+        netns: None,
+    });
+    assert_eq!(client.remove_identity(added.unwrap().id).ok(), Some(()));
+    let listeners = client.status().unwrap().listeners;
+    assert!(
+        listeners
+            .iter()
+            .any(|listener| listener.address == path(&socket)),
+        "{listeners:?}"
+    );
+
+    let ask = |headers: &str| {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let request = format!("GET /api/v1/admin HTTP/1.0\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(ask(""), "200");
+    assert_eq!(ask("Host: whatever.example\r\n"), "200");
+    assert_eq!(ask("mycelium-network: 1\r\n"), "421");
+    let network = place
+        .namespace
+        .run(mycelium_api::network_namespace)
+        .unwrap()
+        .unwrap();
+    assert_eq!(ask(&format!("mycelium-network: {network}\r\n")), "200");
+
+    // Another user is not trusted with identities.
+    let status = Command::new("curl")
+        .args([
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-X",
+            "DELETE",
+        ])
+        .arg("--unix-socket")
+        .arg(&socket)
+        .arg("http://localhost/api/v1/admin/identities/7")
+        .uid(65534)
+        .output();
+    match status {
+        Ok(output) => assert_eq!(output.stdout, b"403"),
+        Err(error) => eprintln!("skipped: no curl: {error}"),
+    }
+
+    node.signal(rustix::process::Signal::TERM);
+    assert!(node.wait().success());
+    assert!(!socket.exists());
 }

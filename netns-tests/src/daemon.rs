@@ -430,7 +430,9 @@ fn spawn(host: &Host, options: &NodeOptions, files: &Path) -> anyhow::Result<Chi
     command
         .arg("--key-file")
         .arg(files.with_extension("key"))
-        .args(["--log-format", "plain"]);
+        .args(["--log-format", "plain"])
+        // The API's socket of this machine's own node stays out of it.
+        .env("RUNTIME_DIRECTORY", files.with_extension("run"));
     if std::env::var("MYCELIUM_TEST_LOG").as_deref() == Ok("debug") {
         command.arg("--debug");
     }

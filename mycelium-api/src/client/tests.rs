@@ -173,3 +173,44 @@ fn an_error_text_that_never_ends_is_cut_off() {
         "{error:?}"
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn a_node_behind_a_unix_socket_is_asked_like_any_other() {
+    use std::os::unix::net::UnixListener;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("api.sock");
+    let client = Client::new(path.as_path());
+    assert!(matches!(client.info(), Err(Error::NotRunning { .. })));
+    let listener = UnixListener::bind(&path).unwrap();
+    let served = spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = [0; 4096];
+            let length = stream.read(&mut buffer).unwrap();
+            let request = String::from_utf8_lossy(&buffer[..length]);
+            assert!(
+                request.starts_with("GET /api/v1/admin/peers HTTP/1.1\r\n"),
+                "{request}"
+            );
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]")
+                .unwrap();
+        }
+    });
+    // A connection that the server closed is not used again.
+    assert!(client.peers().unwrap().is_empty());
+    assert!(client.peers().unwrap().is_empty());
+    served.join().unwrap();
+    assert!(matches!(client.info(), Err(Error::NotRunning { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_silent_socket_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("api.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let client = Client::with_timeout(path.as_path(), Duration::from_millis(100));
+    assert!(matches!(client.info(), Err(Error::Silent { .. })));
+}

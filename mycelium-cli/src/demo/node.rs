@@ -73,7 +73,11 @@ impl Setup<'_> {
             .stderr(errors)
             .arg("--key-file")
             .arg(&key_path)
-            .args(["--log-format=plain", "--disable-peer-discovery"])
+            .args([
+                "--log-format=plain",
+                "--disable-peer-discovery",
+                "--api-socket=off",
+            ])
             .arg(format!("--api-addr={API}"));
         if !self.quic {
             command.arg("--disable-quic");

@@ -1,4 +1,5 @@
-//! Who is at the other end of a loopback connection: the kernel's socket table says which user owns it.
+//! Who is at the other end of a connection. On the Unix socket the kernel says so; of a loopback connection its socket
+//! table says which user owns it.
 //!
 //! The API has no authentication, and most of it needs none. Identities are different: making one opens an interface in
 //! a namespace with the node's power, so only root and the user that the node runs as may do it.
@@ -18,22 +19,31 @@ const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/t
 
 /// The client's end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Client(pub(crate) SocketAddr);
+pub(crate) enum Client {
+    /// Its address.
+    Tcp(SocketAddr),
+    /// Its user, if the kernel says so.
+    Unix(Option<u32>),
+}
 
-/// Lets requests of root and of the node's own user pass. `bound` is where the API listens.
+/// Lets requests of root and of the node's own user pass. `port` is where the API listens on TCP, 0 elsewhere.
 pub(super) async fn require_trusted_user(
-    State(bound): State<SocketAddr>,
-    ConnectInfo(Client(client)): ConnectInfo<Client>,
+    State(port): State<u16>,
+    ConnectInfo(client): ConnectInfo<Client>,
     request: Request,
     next: Next,
 ) -> Response {
-    if client.ip().to_canonical().is_loopback()
-        && owners(client, bound.port()).is_ok_and(|owners| are_trusted(&owners))
-    {
+    let trusted = match client {
+        Client::Tcp(client) => {
+            client.ip().to_canonical().is_loopback()
+                && owners(client, port).is_ok_and(|owners| are_trusted(&owners))
+        }
+        Client::Unix(user) => user.is_some_and(|user| are_trusted(&[user])),
+    };
+    if trusted {
         return next.run(request).await;
     }
-    let reason =
-        "only root and the user that runs the node may change identities, over a loopback address";
+    let reason = "only root and the user that runs the node may change identities, over the Unix socket or a loopback address";
     Refusal::new(StatusCode::FORBIDDEN, &reason).into_response()
 }
 

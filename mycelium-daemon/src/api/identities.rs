@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use mycelium_api::{AddIdentity, Identity};
 use mycelium_core::crypto::identity::SecretKey;
 use mycelium_core::io::IdentityId;
 
-use super::Refusal;
+use super::{Refusal, answer};
 use crate::engine::EngineError;
 use crate::identities::{AddIdentityError, HostPlace, RemoveIdentityError};
 use crate::status::{NodeView, api_identity};
 
-pub(super) async fn list(State(node): State<NodeView>) -> Json<Vec<Identity>> {
-    Json(node.identity_list().await)
+pub(super) async fn list(State(node): State<NodeView>) -> Response {
+    answer::json(node.shelf(), &node.identity_list().await)
 }
 
 pub(super) async fn add(

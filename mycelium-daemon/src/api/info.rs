@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use mycelium_api::{Info, PublicKeyReply, Status};
+use axum::response::Response;
+use mycelium_api::{Info, PublicKeyReply};
 
+use super::answer;
 use crate::status::NodeView;
 
 pub(super) async fn info(State(node): State<NodeView>) -> Json<Info> {
     Json(node.info())
 }
 
-pub(super) async fn status(State(node): State<NodeView>) -> Json<Status> {
-    Json(node.status().await)
+pub(super) async fn status(State(node): State<NodeView>) -> Response {
+    answer::json(node.shelf(), &node.status().await)
 }
 
 pub(super) async fn public_key(

@@ -18,6 +18,7 @@ use mycelium_api::path;
 
 use crate::status::NodeView;
 
+pub(crate) mod answer;
 pub(crate) mod credentials;
 mod identities;
 mod info;
@@ -28,13 +29,13 @@ pub mod rpc;
 /// Largest body that is read; the largest sensible one is a few hundred bytes.
 const MAX_BODY: usize = 64 << 10;
 
-/// The API of `node`.
-pub(crate) fn app(node: NodeView, bound: SocketAddr) -> Router {
+/// The API of `node`; `port` is where it listens on TCP, 0 on a Unix socket.
+pub(crate) fn app(node: NodeView, port: u16) -> Router {
     let identity_changes = Router::new()
         .route(path::IDENTITIES, post(identities::add))
         .route(path::IDENTITY, delete(identities::remove))
         .layer(middleware::from_fn_with_state(
-            bound,
+            port,
             credentials::require_trusted_user,
         ));
     let api = Router::new()
@@ -75,6 +76,21 @@ pub(crate) async fn require_our_host(
             "this API answers only to its own address, localhost or a loopback address as Host\n";
         (StatusCode::FORBIDDEN, text).into_response()
     }
+}
+
+/// Refuses clients that mean the node of their own network namespace, if that is not ours: they found our socket by the
+/// name of its file, which every namespace sees.
+pub(crate) async fn require_our_network(request: Request, next: Next) -> Response {
+    let theirs = request
+        .headers()
+        .get(mycelium_api::NETWORK_HEADER)
+        .map(|network| network.to_str().unwrap_or_default());
+    let ours = mycelium_api::network_namespace().map(|network| network.to_string());
+    if theirs.is_none() || theirs == ours.as_deref() {
+        return next.run(request).await;
+    }
+    let text = "this node is in another network namespace\n";
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
 fn is_our_host(host: &str, bound: SocketAddr) -> bool {

@@ -3,15 +3,16 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use mycelium_api::{AddPeer, PeerStats};
+use axum::response::Response;
+use mycelium_api::AddPeer;
 
-use super::Refusal;
+use super::{Refusal, answer};
 use crate::peering::endpoint::{Endpoint, ParseEndpointError};
 use crate::peering::handle::{AddError, RemoveError};
 use crate::status::NodeView;
 
-pub(super) async fn list(State(node): State<NodeView>) -> Json<Vec<PeerStats>> {
-    Json(node.peers().await)
+pub(super) async fn list(State(node): State<NodeView>) -> Response {
+    answer::json(node.shelf(), &node.peers().await)
 }
 
 pub(super) async fn add(

@@ -14,11 +14,12 @@ use axum::routing::post;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::answer::{self, Part};
 use crate::peering::endpoint::Endpoint;
 use crate::peering::handle::{AddError, RemoveError};
 use crate::status::NodeView;
 
-/// A request, or a batch; an answer is as long as it must be.
+/// A request, or a batch. Answers are longer; `answer.rs` bounds them.
 const MAX_BODY: usize = 64 << 10;
 /// More in one batch is refused: every one may copy a table.
 const MAX_BATCH: usize = 64;
@@ -83,20 +84,15 @@ async fn serve(State(node): State<NodeView>, headers: HeaderMap, body: Bytes) ->
     if !content_type.is_some_and(is_json) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    let answer = match serde_json::from_slice(&body) {
-        Err(error) => Some(error_answer(
+    let parts = match serde_json::from_slice(&body) {
+        Err(error) => vec![error_answer(
             &Value::Null,
             &Failure::new(PARSE_ERROR, &error),
-        )),
+        )],
         Ok(Value::Array(batch)) => answer_batch(&node, batch).await,
         Ok(request) => answer(&node, request).await,
     };
-    let body = answer.map(|answer| answer.to_string()).unwrap_or_default();
-    (
-        [(header::CONTENT_TYPE, "application/json; charset=utf-8")],
-        body,
-    )
-        .into_response()
+    answer::response(parts, "application/json; charset=utf-8")
 }
 
 /// `application/json` or `application/json-rpc`, with or without a character set.
@@ -107,20 +103,27 @@ fn is_json(content_type: &str) -> bool {
         .any(|json| essence.eq_ignore_ascii_case(json))
 }
 
-async fn answer_batch(node: &NodeView, batch: Vec<Value>) -> Option<Value> {
+async fn answer_batch(node: &NodeView, batch: Vec<Value>) -> Vec<Part> {
     if batch.is_empty() || batch.len() > MAX_BATCH {
         let text = format!("a batch has 1 to {MAX_BATCH} requests");
-        return Some(error_answer(&Value::Null, &Failure(INVALID_REQUEST, text)));
+        return vec![error_answer(&Value::Null, &Failure(INVALID_REQUEST, text))];
     }
-    let mut answers = Vec::with_capacity(batch.len());
+    let mut parts = Vec::with_capacity(batch.len());
     for request in batch {
-        answers.extend(answer(node, request).await);
+        let answer = answer(node, request).await;
+        if !answer.is_empty() {
+            parts.push(Part::from(if parts.is_empty() { "[" } else { "," }));
+            parts.extend(answer);
+        }
     }
-    (!answers.is_empty()).then_some(Value::Array(answers))
+    if !parts.is_empty() {
+        parts.push(Part::from("]"));
+    }
+    parts
 }
 
-/// `None` for a notification, which wants no answer.
-async fn answer(node: &NodeView, request: Value) -> Option<Value> {
+/// Nothing for a notification, which wants no answer.
+async fn answer(node: &NodeView, request: Value) -> Vec<Part> {
     let id = request.get("id").cloned();
     let valid_id = matches!(
         id,
@@ -131,31 +134,40 @@ async fn answer(node: &NodeView, request: Value) -> Option<Value> {
     let params = request.get("params").cloned().unwrap_or(Value::Null);
     let Some(method) = method.filter(|_| is_v2 && valid_id) else {
         let id = id.filter(|_| valid_id).unwrap_or(Value::Null);
-        return Some(error_answer(
+        return vec![error_answer(
             &id,
             &Failure::new(INVALID_REQUEST, &"not a JSON-RPC 2.0 request"),
-        ));
+        )];
     };
     let result = call(node, method, &params).await;
-    let id = id?;
-    Some(match result {
-        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-        Err(failure) => error_answer(&id, &failure),
-    })
+    let Some(id) = id else {
+        return Vec::new();
+    };
+    match result {
+        Ok(result) => vec![
+            format!(r#"{{"id":{id},"jsonrpc":"2.0","result":"#).into(),
+            result,
+            "}".into(),
+        ],
+        Err(failure) => vec![error_answer(&id, &failure)],
+    }
 }
 
-fn error_answer(id: &Value, failure: &Failure) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "error": {"code": failure.0, "message": failure.1}})
+fn error_answer(id: &Value, failure: &Failure) -> Part {
+    let answer =
+        json!({"jsonrpc": "2.0", "id": id, "error": {"code": failure.0, "message": failure.1}});
+    answer.to_string().into()
 }
 
-async fn call(node: &NodeView, method: &str, params: &Value) -> Result<Value, Failure> {
+/// The result, as JSON.
+async fn call(node: &NodeView, method: &str, params: &Value) -> Result<Part, Failure> {
     match method {
-        "getInfo" => value(&node.info()),
-        "getPeers" => value(&node.peers().await),
-        "getSelectedRoutes" => value(&node.selected_routes().await),
-        "getFallbackRoutes" => value(&node.fallback_routes().await),
-        "getQueriedSubnets" => value(&node.queried().await),
-        "getPacketStatistics" => value(&node.packet_statistics().await),
+        "getInfo" => value(node, &node.info()),
+        "getPeers" => value(node, &node.peers().await),
+        "getSelectedRoutes" => Ok(Part::Shared(node.selected_routes_json().await)),
+        "getFallbackRoutes" => Ok(Part::Shared(node.fallback_routes_json().await)),
+        "getQueriedSubnets" => value(node, &node.queried().await),
+        "getPacketStatistics" => value(node, &node.packet_statistics().await),
         "getPublicKeyFromIp" => {
             // Upstream's own description calls it mycelium_ip.
             let text = text(params, &["ip", "mycelium_ip", "myceliumIp"])?;
@@ -163,14 +175,14 @@ async fn call(node: &NodeView, method: &str, params: &Value) -> Result<Value, Fa
                 .parse()
                 .map_err(|_| Failure(BAD_IP, format!("{text:?} is not an IP address")))?;
             match node.public_key_of(ip).await {
-                Some(key) => Ok(Value::String(key.to_string())),
+                Some(key) => value(node, &key),
                 None => Err(Failure(NO_KEY, format!("no route to {ip} is known"))),
             }
         }
         "addPeer" => {
             let endpoint = endpoint(params, BAD_ENDPOINT_TO_ADD)?;
             match node.peer_handle().add(endpoint).await {
-                Ok(()) => Ok(Value::Bool(true)),
+                Ok(()) => Ok("true".into()),
                 Err(error @ AddError::Exists) => Err(Failure::new(PEER_EXISTS, &error)),
                 Err(error @ AddError::Stopping) => Err(Failure::new(INTERNAL_ERROR, &error)),
             }
@@ -178,12 +190,12 @@ async fn call(node: &NodeView, method: &str, params: &Value) -> Result<Value, Fa
         "deletePeer" => {
             let endpoint = endpoint(params, BAD_ENDPOINT_TO_DELETE)?;
             match node.peer_handle().remove(endpoint).await {
-                Ok(()) => Ok(Value::Bool(true)),
+                Ok(()) => Ok("true".into()),
                 Err(error @ RemoveError::Unknown) => Err(Failure::new(PEER_UNKNOWN, &error)),
                 Err(error @ RemoveError::Stopping) => Err(Failure::new(INTERNAL_ERROR, &error)),
             }
         }
-        "rpc.discover" => Ok(description()),
+        "rpc.discover" => Ok(description().to_string().into()),
         _ => Err(Failure(
             METHOD_NOT_FOUND,
             format!("there is no method {method:?}"),
@@ -191,8 +203,10 @@ async fn call(node: &NodeView, method: &str, params: &Value) -> Result<Value, Fa
     }
 }
 
-fn value(answer: &impl Serialize) -> Result<Value, Failure> {
-    serde_json::to_value(answer).map_err(|error| Failure::new(INTERNAL_ERROR, &error))
+fn value(node: &NodeView, answer: &impl Serialize) -> Result<Part, Failure> {
+    serde_json::to_vec(answer)
+        .map(|text| node.shelf().part(text))
+        .map_err(|error| Failure::new(INTERNAL_ERROR, &error))
 }
 
 /// The only parameter of a method.

@@ -102,3 +102,27 @@ fn a_namespace_is_a_name_of_ip_netns_or_a_path() {
         assert_eq!(namespace_path(text), Path::new(path));
     }
 }
+
+#[test]
+fn client_commands_find_the_node_where_it_was_put() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mycelium.toml");
+    let api = |content: &str, flags: &[&str]| {
+        std::fs::write(&path, content).unwrap();
+        let line = ["mycelium", "-c", path.to_str().unwrap()];
+        let line = line.iter().chain(flags).map(Into::into);
+        match api_of_node(&crate::args::parse(line).unwrap().line) {
+            Api::At(address) => address.to_string(),
+            Api::Default(address) => format!("default, {address}"),
+        }
+    };
+    let file = "api_addr = \"127.0.0.1:1\"\npeers = 5";
+    assert_eq!(api(file, &[]), "127.0.0.1:1");
+    assert_eq!(api(file, &["--api-addr", "127.0.0.1:2"]), "127.0.0.1:2");
+    assert_eq!(api(file, &["--api-socket", "/a/b"]), "/a/b");
+    assert_eq!(api("api_socket = \"/c\"", &[]), "/c");
+    for nothing in ["", "broken = ", "api_addr = 7"] {
+        assert_eq!(api(nothing, &[]), "default, 127.0.0.1:8989");
+    }
+    assert_eq!(api("", &["--api-socket", "off"]), "127.0.0.1:8989");
+}

@@ -1,51 +1,75 @@
-//! A listener that serves a bounded number of connections.
+//! A listener that serves a bounded number of connections, over TCP or a Unix socket.
 //!
 //! Whoever can reach the API can also open connections and leave them. When there are too many, the oldest is closed: a
-//! request takes milliseconds, so the oldest is hardly ever one that still matters, and nobody can keep others out.
+//! request takes milliseconds, so the oldest is hardly ever one that still matters, and nobody can keep others out. A
+//! client that does not read what it asked for ([`PORTION`] in [`PATIENCE`]) is closed too.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
 
+use crate::api::credentials::Client;
 use crate::descriptors;
 
-/// Connections of one server at a time; each takes some 20 KiB.
+/// Connections of one server at a time. Each takes some 20 KiB, and up to 256 KiB of an answer that is not taken.
 pub(super) const MAX_CONNECTIONS: usize = 128;
+/// How long a client may take for [`PORTION`], or for the rest of its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// About as much as the server buffers for a client.
+const PORTION: usize = 256 << 10;
 /// Pause when the system has no descriptors left: accepting again at once would spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where connections come from.
+pub(super) enum Source {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
 /// See the module.
 pub(super) struct Bounded {
-    listener: TcpListener,
+    source: Source,
+    patience: Duration,
     /// Dropping one closes its connection. Oldest first; closed by their clients already, some of them.
     open: VecDeque<oneshot::Sender<Infallible>>,
 }
 
 /// A connection that may be closed from outside.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// `None` once it is to be closed.
     kept: Option<oneshot::Receiver<Infallible>>,
+    patience: Duration,
+    /// Since the client could not take more, until it has taken everything or a portion.
+    behind: Option<Pin<Box<Sleep>>>,
+    /// What it took of the portion.
+    taken: usize,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
+    pub(super) fn new(source: Source) -> Self {
         Self {
-            listener,
+            source,
+            patience: PATIENCE,
             open: VecDeque::new(),
         }
     }
 
-    fn admit(&mut self, stream: TcpStream) -> Connection {
+    fn admit(&mut self, stream: Stream) -> Connection {
         self.open.retain(|connection| !connection.is_closed());
         if self.open.len() >= MAX_CONNECTIONS {
             tracing::debug!("too many connections to the API: the oldest is closed");
@@ -56,32 +80,58 @@ impl Bounded {
         Connection {
             stream,
             kept: Some(kept),
+            patience: self.patience,
+            behind: None,
+            taken: 0,
         }
+    }
+}
+
+impl Source {
+    /// A connection, unless it would take one of the last descriptors.
+    async fn accept(&self) -> io::Result<Option<(Stream, Client)>> {
+        let client = descriptors::Source::Client;
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, remote) = listener.accept().await?;
+                let scarce = descriptors::is_scarce(&stream, client);
+                (!scarce).then_some((Stream::Tcp(stream), Client::Tcp(remote)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let user = stream.peer_cred().ok().map(|peer| peer.uid());
+                let scarce = descriptors::is_scarce(&stream, client);
+                (!scarce).then_some((Stream::Unix(stream), Client::Unix(user)))
+            }
+        })
     }
 }
 
 impl Listener for Bounded {
     type Io = Connection;
-    type Addr = SocketAddr;
+    type Addr = Client;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (Connection, Client) {
         loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) if descriptors::is_scarce(&stream, descriptors::Source::Client) => {
+            match self.source.accept().await {
+                Ok(Some((stream, remote))) => return (self.admit(stream), remote),
+                Ok(None) => {
                     // Ours make room for the next attempt.
                     self.open.pop_front();
                 }
-                Ok((stream, remote)) => return (self.admit(stream), remote),
                 Err(error) => {
                     tracing::debug!(%error, "no connection accepted by a server");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    sleep(EXHAUSTED_PAUSE).await;
                 }
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> io::Result<Client> {
+        Ok(match &self.source {
+            Source::Tcp(listener) => Client::Tcp(listener.local_addr()?),
+            Source::Unix(_) => Client::Unix(None),
+        })
     }
 }
 
@@ -98,6 +148,32 @@ impl Connection {
         self.kept = None;
         Err(io::ErrorKind::ConnectionAborted.into())
     }
+
+    /// What a write came to, or an error once the client has been behind for too long; else the task is woken then.
+    fn wrote(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.taken += count;
+            if self.taken >= PORTION {
+                self.keeps_up();
+            }
+        } else if written.is_pending() {
+            let patience = self.patience;
+            let behind = self.behind.get_or_insert_with(|| Box::pin(sleep(patience)));
+            ready!(behind.as_mut().poll(context));
+            tracing::debug!("a client of the API does not read: it is cut off");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        written
+    }
+
+    fn keeps_up(&mut self) {
+        self.behind = None;
+        self.taken = 0;
+    }
 }
 
 impl AsyncRead for Connection {
@@ -107,7 +183,10 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
     }
 }
 
@@ -118,7 +197,11 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        self.wrote(written, context)
     }
 
     fn poll_write_vectored(
@@ -127,21 +210,32 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        };
+        self.wrote(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
+    /// The server calls this when it has written everything that it had buffered.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.keeps_up();
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-        Poll::Ready(Ok(()))
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }
 
@@ -150,9 +244,73 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use axum::Router;
+    use axum::body::Body;
     use axum::routing::get;
 
     use super::*;
+
+    fn large_answers() -> Router {
+        // In pieces, as ours are.
+        let pieces = || {
+            let pieces = std::iter::repeat_with(|| Ok::<_, io::Error>(vec![b'x'; 16 << 10]));
+            Body::from_stream(futures_util::stream::iter(pieces.take(512)))
+        };
+        Router::new().route("/", get(async move || pieces()))
+    }
+
+    /// One that reads nothing, one that reads a little now and then, and one that reads slowly, but reads.
+    #[test]
+    fn who_does_not_read_is_cut_off_and_who_is_slow_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let source = Source::Unix(UnixListener::from_std(listener).unwrap());
+                let listener = Bounded {
+                    patience: Duration::from_millis(300),
+                    ..Bounded::new(source)
+                };
+                axum::serve(listener, large_answers()).await
+            })
+        });
+        let ask = || {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            stream
+        };
+        let mut idle = ask();
+        let mut dripping = ask();
+        let mut slow = ask();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let _ = dripping.read(&mut [0; 64]);
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            let mut taken = 0;
+            let mut piece = vec![0; 1 << 20];
+            while let Ok(count @ 1..) = slow.read(&mut piece) {
+                taken += count;
+                // Longer than it may take for a piece, in all.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(taken > 8 << 20, "{taken}");
+        });
+        for stream in [&mut idle, &mut dripping] {
+            let mut rest = Vec::new();
+            let end = stream.read_to_end(&mut rest);
+            assert!(rest.len() < 4 << 20, "{} {end:?}", rest.len());
+        }
+    }
 
     /// Clients that say nothing, that stop in the middle of a request, and that read no answer.
     #[test]
@@ -166,9 +324,8 @@ mod tests {
                 .build()
                 .unwrap();
             runtime.block_on(async move {
-                let listener = Bounded::new(TcpListener::from_std(listener).unwrap());
-                let app = Router::new().route("/", get(|| async { vec![b'x'; 8 << 20] }));
-                axum::serve(listener, app).await
+                let listener = Bounded::new(Source::Tcp(TcpListener::from_std(listener).unwrap()));
+                axum::serve(listener, large_answers()).await
             })
         });
         let connect = || {

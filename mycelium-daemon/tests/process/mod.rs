@@ -60,6 +60,8 @@ impl Place {
             .env_clear()
             .env("XDG_DATA_HOME", self.directory.path().join("data"))
             .env("XDG_CONFIG_HOME", self.directory.path().join("config"))
+            // The machine's own node keeps its socket.
+            .env("RUNTIME_DIRECTORY", self.directory.path().join("run"))
             .current_dir(self.directory.path())
             .stdin(Stdio::null());
         command
@@ -95,6 +97,7 @@ impl Place {
         let mut command = Command::new(binary);
         command
             .args(arguments)
+            .args(["--api-socket", "off"])
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())
