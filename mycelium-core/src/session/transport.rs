@@ -154,6 +154,12 @@ impl Sender {
         Ok(counter)
     }
 
+    /// As if `count` packets had been sealed.
+    #[cfg(test)]
+    pub(super) fn set_count(&mut self, count: u64) {
+        self.next = count;
+    }
+
     /// Seal anything, in place, under a counter that came from [`take_counter`](Self::take_counter) and is used this once.
     pub fn seal(&self, counter: u64, aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
         self.key.seal(nonce(counter), aad, in_out)

@@ -1,3 +1,6 @@
+mod against_snow;
+mod vectors;
+
 use super::*;
 use crate::session::transport::{HEAD_LEN, OVERHEAD};
 
