@@ -146,7 +146,9 @@ fn execute(
     match command {
         #[cfg(target_os = "linux")]
         Command::Demo(args) => return Ok(demo::run(args)?),
-        Command::Status(args) => status::run(&args, &context.client(), out),
+        Command::Status(args) => {
+            status::run(&args, &context.client(), &context.key_file(), out, remarks)
+        }
         Command::Inspect(args) => inspect::run(&args, &context.key_file(), out),
         Command::GenerateKeys(args) => {
             generate_keys::run(&args, context.key_file.as_deref(), remarks)

@@ -1,13 +1,14 @@
 //! `mycelium status`: the node on one screen.
 
 use std::io::Write;
+use std::path::Path;
 
 use mycelium_api::client::Client;
 use mycelium_api::{ConnectionState, HealthState, Listener, PeerStats, Status};
 
 use crate::quantity::{Bytes, Milliseconds, Seconds};
 use crate::table::printable;
-use crate::{Error, peers, write_json};
+use crate::{Error, key_file, peers, write_json};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -24,8 +25,18 @@ const PEERS_SHOWN: usize = 8;
 /// As many identities fit one screen; `mycelium identities` lists them all.
 const IDENTITIES_SHOWN: usize = 8;
 
-pub(crate) fn run(args: &Args, client: &Client, out: &mut dyn Write) -> Result<(), Error> {
+pub(crate) fn run(
+    args: &Args,
+    client: &Client,
+    key_file: &Path,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> Result<(), Error> {
     let status = client.status()?;
+    if let Some(remark) = is_another(&status, client, key_file) {
+        // Not to be told is no reason to fail.
+        let _ = writeln!(remarks, "{remark}");
+    }
     if args.json {
         return write_json(&status, out);
     }
@@ -36,6 +47,23 @@ pub(crate) fn run(args: &Args, client: &Client, out: &mut dyn Write) -> Result<(
     write_peers(&status, &peers, out)?;
     write_traffic(&status, out)?;
     write_identities(&status, out)
+}
+
+/// What to say if it is not the node of this key file that answered: another one may have the API's address. Nothing if
+/// there is no such file, or it is not ours to read.
+fn is_another(status: &Status, client: &Client, key_file: &Path) -> Option<String> {
+    let expected = key_file::read(key_file).ok()?.public_key();
+    let keys = status.identities.iter().map(|identity| identity.public_key);
+    let mut keys = keys.chain([status.public_key]);
+    let is_there = keys.any(|key| key.0 == expected.0);
+    (!is_there).then(|| {
+        format!(
+            "note: the node at {} is not the one of the key file {}, whose address is {}; name the API of that one with --api-addr or --api-socket, or its own key file with --key-file",
+            client.address(),
+            key_file.display(),
+            expected.address(),
+        )
+    })
 }
 
 fn write_health(status: &Status, out: &mut dyn Write) -> Result<(), Error> {

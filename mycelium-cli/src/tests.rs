@@ -582,6 +582,29 @@ Identities  1 besides the node's own
 }
 
 #[test]
+fn status_says_when_another_node_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::new(&[
+        ("GET /admin/status", "200 OK", STATUS),
+        ("GET /admin/peers", "200 OK", STATUS_PEERS),
+    ]);
+    let remark = |key: Option<[u8; 32]>| {
+        let path = directory.path().join("key.bin");
+        if let Some(key) = key {
+            fs::write(&path, key).unwrap();
+        }
+        run_with("status", Some(&path), node.address).unwrap().1
+    };
+    assert_eq!(remark(None), "");
+    // The node's own key, and that of a further identity.
+    assert_eq!(remark(Some(key_a())), "");
+    let other = remark(Some([7; 32]));
+    assert!(other.starts_with("note: the node at 127.0.0.1:"), "{other}");
+    assert!(other.contains("is not the one of the key file"), "{other}");
+    assert_eq!(other.lines().count(), 1);
+}
+
+#[test]
 fn status_as_json_is_complete_and_pretty() {
     let node = Node::new(&[("GET /admin/status", "200 OK", STATUS)]);
     let json = node.run("status --json").unwrap();
