@@ -51,6 +51,14 @@ impl Health {
         self.lock().warnings.retain(|(other, _), _| *other != code);
     }
 
+    /// Whatever had this trouble no longer matters, where `is_over` says so of the subject.
+    pub fn clear_where(&self, code: &'static str, is_over: impl Fn(&str) -> bool) {
+        let mut state = self.lock();
+        state
+            .warnings
+            .retain(|(other, subject), _| *other != code || !is_over(subject));
+    }
+
     /// Replace what the last reading of the configuration had to say.
     pub fn set_notices(&self, notices: Vec<Notice>) {
         let codes = [

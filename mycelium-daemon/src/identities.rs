@@ -1,8 +1,10 @@
 //! The identities of this node: which there are, what they are called, and adding and removing them while running.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::io::IdentityId;
@@ -11,12 +13,15 @@ use tokio::sync::Mutex;
 use crate::config::IdentityConfig;
 use crate::engine::{EngineError, EngineHandle};
 use crate::health::Health;
-use crate::host::HostInterface;
+use crate::host::{HostError, HostInterface};
 use crate::identity;
 
 /// Identities of one node at a time. Each may have an interface, which costs the kernel a few hundred kilobytes.
 pub const MAX_IDENTITIES: usize = 4096;
 const FAILED: &str = "identity-not-started";
+const LOST: &str = "identity-netns-gone";
+/// Between looks for namespaces that are missing or were made anew.
+const NAMESPACE_LOOKS: Duration = Duration::from_secs(1);
 const EXPOSED: &str = "key-file-exposed";
 
 /// Where an identity's interface is.
@@ -41,6 +46,16 @@ pub struct IdentityRecord {
     pub place: HostPlace,
     /// The section of the configuration file that it comes from.
     configured: Option<IdentityConfig>,
+    /// The namespace that its interface is in; `None`: the node's own.
+    namespace: Option<NamespaceId>,
+}
+
+/// Device and inode of a network namespace: names and paths may come to mean another one.
+type NamespaceId = (u64, u64);
+
+fn namespace_id(path: &Path) -> Option<NamespaceId> {
+    let namespace = std::fs::metadata(path).ok()?;
+    Some((namespace.dev(), namespace.ino()))
 }
 
 /// Why an identity was not added.
@@ -82,6 +97,8 @@ pub enum RemoveIdentityError {
 pub struct Identities {
     engine: EngineHandle,
     records: Arc<Mutex<BTreeMap<IdentityId, IdentityRecord>>>,
+    /// Configured ones whose namespace is missing. Held while the configuration is followed.
+    waiting: Arc<Mutex<Vec<IdentityConfig>>>,
 }
 
 impl Identities {
@@ -96,10 +113,12 @@ impl Identities {
                 netns: None,
             },
             configured: None,
+            namespace: None,
         };
         Self {
             engine,
             records: Arc::new(Mutex::new(BTreeMap::from([(IdentityId::NODE, record)]))),
+            waiting: Arc::default(),
         }
     }
 
@@ -157,20 +176,11 @@ impl Identities {
         if place.netns.is_some() && place.tun_name.is_none() {
             return Err(AddIdentityError::NamespaceWithoutInterface);
         }
-        let host = match place.tun_name.clone() {
-            Some(tun_name) => {
-                let netns = place.netns.clone();
-                let address = public_key.address();
-                let create = move || HostInterface::create(&tun_name, netns.as_deref(), address);
-                let host = tokio::task::spawn_blocking(create).await;
-                Some(
-                    host.map_err(std::io::Error::other)
-                        .flatten()
-                        .map_err(AddIdentityError::Interface)?,
-                )
-            }
-            None => None,
-        };
+        // Before the interface: if the path comes to mean another namespace meanwhile, that is noticed later.
+        let namespace = place.netns.as_deref().and_then(namespace_id);
+        let host = create_host(&place, public_key)
+            .await
+            .map_err(AddIdentityError::Interface)?;
         let id = self.engine.add_identity(secret, host).await?;
         let record = IdentityRecord {
             id,
@@ -178,6 +188,7 @@ impl Identities {
             public_key,
             place,
             configured,
+            namespace,
         };
         tracing::info!(id = id.0, name = record.name, address = %public_key.address(), "identity added");
         records.insert(id, record.clone());
@@ -202,6 +213,8 @@ impl Identities {
     /// Make the identities of the configuration file these: what differs is removed and added anew, what was added
     /// through the API stays. Failures are warnings of `health`.
     pub async fn configure(&self, wanted: &[IdentityConfig], health: &Health) {
+        let mut waiting = self.waiting.lock().await;
+        waiting.clear();
         let gone: Vec<_> = self
             .list()
             .await
@@ -230,10 +243,98 @@ impl Identities {
             }
             if let Err(error) = self.start(identity, health).await {
                 let text = format!("identity {:?} is not running: {error:#}", identity.name);
-                let hint = "correct it in the configuration file and send SIGHUP";
+                let hint = if lacks_namespace(&error) {
+                    waiting.push(identity.clone());
+                    "it starts once the namespace is there; if its name is wrong, correct it and send SIGHUP"
+                } else {
+                    "correct it in the configuration file and send SIGHUP"
+                };
                 health.raise(FAILED, &identity.name, text, hint);
             }
         }
+    }
+
+    /// For ever: start the configured identities whose namespace has come, and give those their interface again whose
+    /// namespace was made anew.
+    pub(crate) async fn follow_namespaces(self, health: Health) {
+        loop {
+            tokio::time::sleep(NAMESPACE_LOOKS).await;
+            self.start_waiting(&health).await;
+            self.replace_lost(&health).await;
+        }
+    }
+
+    async fn start_waiting(&self, health: &Health) {
+        let mut waiting = self.waiting.lock().await;
+        let mut rest = Vec::new();
+        for identity in waiting.drain(..) {
+            let there = identity.netns.as_deref().is_none_or(Path::exists);
+            let error = match there {
+                true => self.start(&identity, health).await.err(),
+                false => None,
+            };
+            match error {
+                None if there => health.clear(FAILED, &identity.name),
+                // The path is made first, and the namespace put there later.
+                Some(error) if !lacks_namespace(&error) => {
+                    let text = format!("identity {:?} is not running: {error:#}", identity.name);
+                    let hint = "correct it in the configuration file and send SIGHUP";
+                    health.raise(FAILED, &identity.name, text, hint);
+                }
+                _ => rest.push(identity),
+            }
+        }
+        *waiting = rest;
+    }
+
+    async fn replace_lost(&self, health: &Health) {
+        let mut records = self.records.lock().await;
+        for record in records.values_mut() {
+            let (Some(path), Some(_)) = (&record.place.netns, &record.place.tun_name) else {
+                continue;
+            };
+            let subject = record.id.0.to_string();
+            let now = namespace_id(path);
+            if now == record.namespace {
+                health.clear(LOST, &subject);
+                continue;
+            }
+            let replaced = match now {
+                Some(_) => self
+                    .replace_host(record)
+                    .await
+                    .map_err(|error| error.to_string()),
+                None => Err(format!("there is no {}", path.display())),
+            };
+            match replaced {
+                Ok(()) => {
+                    tracing::info!(id = record.id.0, namespace = %path.display(), "interface made in the new namespace");
+                    record.namespace = now;
+                    health.clear(LOST, &subject);
+                }
+                Err(error) => {
+                    let text =
+                        format!("the network namespace of identity {subject} is gone: {error}");
+                    let hint = "its interface comes back with the namespace";
+                    health.raise(LOST, &subject, text, hint);
+                }
+            }
+        }
+        let gone = |id: &str| {
+            let id = id.parse().map(IdentityId);
+            id.is_ok_and(|id| !records.contains_key(&id))
+        };
+        health.clear_where(LOST, gone);
+    }
+
+    async fn replace_host(&self, record: &IdentityRecord) -> Result<(), AddIdentityError> {
+        let host = create_host(&record.place, record.public_key)
+            .await
+            .map_err(AddIdentityError::Interface)?;
+        if let Some(host) = host {
+            self.engine.replace_host(record.id, host).await?;
+        }
+        Ok(())
     }
 
     async fn start(&self, config: &IdentityConfig, health: &Health) -> anyhow::Result<()> {
@@ -252,6 +353,30 @@ impl Identities {
         .await?;
         Ok(())
     }
+}
+
+/// The interface of an identity, if it is to have one.
+async fn create_host(
+    place: &HostPlace,
+    public_key: PublicKey,
+) -> std::io::Result<Option<HostInterface>> {
+    let Some(tun_name) = place.tun_name.clone() else {
+        return Ok(None);
+    };
+    let netns = place.netns.clone();
+    let address = public_key.address();
+    let create = move || HostInterface::create(&tun_name, netns.as_deref(), address);
+    let host = tokio::task::spawn_blocking(create).await;
+    host.map_err(std::io::Error::other).flatten().map(Some)
+}
+
+/// Whether this may end by itself, when the namespace is made.
+fn lacks_namespace(error: &anyhow::Error) -> bool {
+    let Some(AddIdentityError::Interface(error)) = error.downcast_ref() else {
+        return false;
+    };
+    let host = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(host, Some(HostError::Namespace { .. }))
 }
 
 /// Say what there is to say about a key file.

@@ -284,7 +284,7 @@ impl RunningNode<'_> {
                 ));
                 let (watched, engine) = (Arc::clone(&endpoint), self.engine.clone());
                 self.tasks
-                    .spawn(listener::tell_unreachable(watched, engine));
+                    .spawn(listener::tell_errors(watched, engine));
                 quic_state.send_replace(QuicState::Ready(Arc::clone(&endpoint)));
                 Some(endpoint)
             }
@@ -292,10 +292,10 @@ impl RunningNode<'_> {
         };
         let (identities, health) = (self.identities.clone(), self.health.clone());
         let wanted = self.config.identities.clone();
-        if !wanted.is_empty() {
-            self.tasks
-                .spawn(async move { identities.configure(&wanted, &health).await });
-        }
+        self.tasks.spawn(async move {
+            identities.configure(&wanted, &health).await;
+            identities.follow_namespaces(health).await;
+        });
         Ok(quic)
     }
 

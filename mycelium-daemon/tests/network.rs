@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mycelium_api::{ConnectionState, PeerStats, PeerType};
-use node_integration::{link, sysctl};
+use node_integration::{link, named, sysctl};
 use process::{Place, Process, path};
 
 /// A change of the network is followed by a link within this.
@@ -298,4 +298,57 @@ fn a_copied_key_is_shown_while_its_other_holder_is_linked() {
     b_node.signal(rustix::process::Signal::TERM);
     b_node.wait();
     within("over", || (!is_shown(&a)).then_some(()));
+}
+
+#[test]
+fn packets_longer_than_ours_may_be_are_answered_whoever_raised_the_interface() {
+    let Some(place) = Place::new() else { return };
+    let _node = place.start(&["--tun-name", "ours", "--disable-peer-discovery"]);
+    let address = place.until("node", |client| client.status().ok()).address;
+    link::set_mtu(&place.namespace, "ours", 9000).unwrap();
+    let path_mtu = |destination: &str, length: usize| {
+        let ask = || {
+            let socket = std::net::UdpSocket::bind((address, 0)).unwrap();
+            socket.connect((ip(destination), 9)).unwrap();
+            let before = rustix::net::sockopt::ipv6_mtu(&socket).unwrap();
+            assert_eq!(before, 9000);
+            socket.send(&vec![0; length]).unwrap();
+            process::until("Packet Too Big", || {
+                (rustix::net::sockopt::ipv6_mtu(&socket).unwrap() < before).then_some(())
+            });
+            rustix::net::sockopt::ipv6_mtu(&socket).unwrap()
+        };
+        place.namespace.run(ask).unwrap()
+    };
+    for (destination, length) in [("400::1", 1400), ("400::2", 1460), ("400::3", 8000)] {
+        assert_eq!(path_mtu(destination, length), 1400, "{length}");
+    }
+}
+
+#[test]
+fn an_identity_starts_when_its_namespace_comes_and_follows_it() {
+    let Some(place) = Place::new() else { return };
+    let name = format!("mycelium-test-{}", std::process::id());
+    let config = place.file(
+        "identities.toml",
+        format!("[[identities]]\nname = \"web\"\nkey_file = \"web.bin\"\ntun_name = \"web0\"\nnetns = \"{name}\"\n"),
+    );
+    let _node = place.start(&["-c", path(&config), "--no-tun", "--disable-peer-discovery"]);
+    process::until("warning", || {
+        (place.warnings() == ["identity-not-started"]).then_some(())
+    });
+    let limit = Duration::from_millis(2500);
+    let has_interface = |namespace: &node_integration::Namespace| {
+        let names = link::names(namespace).unwrap();
+        (names.contains(&"web0".to_owned()) && place.warnings().is_empty()).then_some(())
+    };
+    let first = named::create(&name).unwrap();
+    within_limit("interface", limit, || has_interface(&first));
+    named::delete(&name).unwrap();
+    within_limit("loss is shown", limit, || {
+        (place.warnings() == ["identity-netns-gone"]).then_some(())
+    });
+    let second = named::create(&name).unwrap();
+    within_limit("interface made anew", limit, || has_interface(&second));
+    named::delete(&name).unwrap();
 }

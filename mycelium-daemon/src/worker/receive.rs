@@ -16,6 +16,7 @@ use std::task::Poll;
 use mycelium_core::io::{IdentityId, PeerId};
 use mycelium_core::time::Duration;
 use mycelium_core::wire::frame::{self, FrameError, Kind};
+use mycelium_core::wire::ipv6::HEADER_LEN as IPV6_HEADER_LEN;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tun_rs::AsyncDevice;
@@ -23,11 +24,12 @@ use tun_rs::AsyncDevice;
 use super::{Shared, Worker};
 use crate::clock;
 use crate::control::ControlInput;
+use crate::host::MTU;
 use crate::link::LinkClosed;
 use crate::link::port::{DatagramStep, LinkPort, Transmit};
 
 /// What one task may read before it lets others run: a quarter of a millisecond at 8 Gb/s.
-const BYTES_PER_WAKE: usize = 256 << 10;
+pub(super) const BYTES_PER_WAKE: usize = 256 << 10;
 /// Packets of at most one per read that one task may take from an interface, for the same reason.
 const READS_PER_WAKE: usize = 64;
 /// Control bytes of one link that may wait for the control thread: some 600 Updates.
@@ -55,7 +57,7 @@ impl ControlLane {
     ///
     /// Once the control thread has stopped they are of no use to anybody. Reading goes on all the same: a link that is closed
     /// with unread data is reset, and our goodbye may be lost.
-    async fn forward(&self, packets: Vec<u8>) {
+    pub(super) async fn forward(&self, packets: Vec<u8>) {
         if packets.is_empty() {
             return;
         }
@@ -73,7 +75,7 @@ impl ControlLane {
 }
 
 /// What came of one look at a link or interface.
-enum Look {
+pub(super) enum Look {
     /// Everything that was there is read.
     Drained,
     /// There may be more, but the others come first.
@@ -389,7 +391,10 @@ impl Worker {
                     data = true;
                     self.dataplane.from_peer(peer, packet, &mut self.ports);
                 }
-                Kind::Control => control.extend_from_slice(packet),
+                Kind::Control => {
+                    control.extend_from_slice(packet);
+                    self.ports.note_native_port(peer, frame.reserved);
+                }
             }
             packets += 1;
             consumed += frame.len;
@@ -443,7 +448,7 @@ impl Worker {
         self.received(peer, datagram.len(), 1, frame.kind == Kind::Data);
     }
 
-    fn received(&mut self, peer: PeerId, bytes: usize, packets: u64, data: bool) {
+    pub(super) fn received(&mut self, peer: PeerId, bytes: usize, packets: u64, data: bool) {
         if let Some(link) = self.ports.link(peer) {
             link.stats.rx_bytes.add(bytes as u64);
             link.stats.rx_packets.add(packets);
@@ -476,8 +481,20 @@ impl Worker {
                     break;
                 }
                 Err(error) => {
-                    self.bad_host_packets += 1;
-                    tracing::debug!(identity = identity.0, %error, "unusable packet from the interface");
+                    match too_long(&mut buffers.raw) {
+                        // The data plane tells the sender what fits.
+                        Some(packet) => {
+                            if !begun {
+                                self.begin();
+                                begun = true;
+                            }
+                            self.dataplane.from_host(identity, packet, &mut self.ports);
+                        }
+                        None => {
+                            self.bad_host_packets += 1;
+                            tracing::debug!(identity = identity.0, %error, "unusable packet from the interface");
+                        }
+                    }
                     continue;
                 }
             };
@@ -509,6 +526,17 @@ impl Worker {
         self.segments = buffers;
         look
     }
+}
+
+/// The IPv6 packet that was read, if it is longer than ours may be: somebody raised the interface's MTU.
+fn too_long(raw: &mut [u8]) -> Option<&mut [u8]> {
+    let packet = raw.get_mut(tun_rs::VIRTIO_NET_HDR_LEN..)?;
+    let &[version, _, _, _, high, low, ..] = &*packet else {
+        return None;
+    };
+    let len = IPV6_HEADER_LEN + usize::from(u16::from_be_bytes([high, low]));
+    let is_ours = version >> 4 == 6 && len > usize::from(MTU);
+    is_ours.then(|| packet.get_mut(..len)).flatten()
 }
 
 /// What `future` has ready now.
