@@ -12,6 +12,8 @@ const SOURCE: usize = 8;
 const DESTINATION: usize = 24;
 /// Packets that are remembered to be sent again.
 const MEMORY: usize = 2048;
+/// The least that every link of the network carries.
+const NARROW: usize = 1162;
 /// Packets that are held back and shuffled.
 const SHUFFLED: usize = 32;
 /// End of the part of a data packet that a flip may hit: headers, index and counter.
@@ -43,6 +45,8 @@ pub enum Mischief {
     OnlyHandshakes,
     /// Forged handshake units before and after every true one, and old ones again.
     ForgeHandshakes,
+    /// Packets of more than 1162 bytes lost without a word.
+    Narrow,
     /// Everything lost.
     Silence,
 }
@@ -150,6 +154,13 @@ impl Meddler {
                     forward(&mut out, packet);
                 } else {
                     self.misdeeds += 1;
+                }
+            }
+            Mischief::Narrow => {
+                if packet.len() > NARROW {
+                    self.misdeeds += 1;
+                } else {
+                    forward(&mut out, packet);
                 }
             }
             Mischief::ForgeHandshakes => self.forge(&mut out, packet, keys),
