@@ -128,8 +128,9 @@ fn schedule(suite: Suite, key: &[u8; KEY_LEN]) -> LessSafeKey {
 
 impl Drop for AeadKey {
     fn drop(&mut self) {
-        // ring has no way to erase a key, but a key schedule of the same kind written over it does it.
-        self.key = schedule(self.suite, &[0; KEY_LEN]);
+        // ring has no way to erase a key, but another written over it does it. Always the larger kind: the part that the smaller
+        // one leaves unused may hold what lay on the stack when the key was made.
+        self.key = schedule(Suite::Aes256Gcm, &[0; KEY_LEN]);
         // Without a reader the compiler may leave out a write to memory that is about to be freed.
         black_box(&self.key);
     }
@@ -145,6 +146,7 @@ impl fmt::Debug for AeadKey {
 mod tests {
     use aes_gcm::aead::{Aead, KeyInit, Payload};
     use aes_gcm::{Aes256Gcm, Nonce as OtherNonce};
+    use chacha20poly1305::ChaCha20Poly1305;
     use proptest::prelude::*;
 
     use super::*;
@@ -223,6 +225,75 @@ mod tests {
         let mut again = plaintext;
         let tag = key.seal(nonce, &[], &mut again);
         assert_eq!([&again[..], &tag[..]].concat(), sealed);
+    }
+
+    proptest! {
+        #[test]
+        fn chacha_agrees_with_an_independent_implementation(
+            key: [u8; KEY_LEN],
+            nonce: [u8; NONCE_LEN],
+            aad in proptest::collection::vec(any::<u8>(), 0..40),
+            plaintext in proptest::collection::vec(any::<u8>(), 0..1500),
+            flip in any::<proptest::sample::Index>(),
+        ) {
+            let payload = Payload { msg: &plaintext, aad: &aad };
+            let other = ChaCha20Poly1305::new(&key.into());
+            let sealed = other.encrypt(&nonce.into(), payload).unwrap();
+            let key = AeadKey::new(Suite::ChaCha20Poly1305, &key);
+            let mut ours = plaintext.clone();
+            let tag = key.seal(nonce, &aad, &mut ours);
+            prop_assert_eq!([&ours[..], &tag[..]].concat(), &sealed[..]);
+            prop_assert!(key.open_separate(nonce, &aad, tag, &mut ours).is_ok());
+            prop_assert_eq!(&ours, &plaintext);
+            let mut changed = sealed;
+            let at = flip.index(changed.len());
+            changed[at] ^= 0x10;
+            let (text, tag) = changed.split_last_chunk_mut().unwrap();
+            prop_assert_eq!(key.open_separate(nonce, &aad, *tag, text), Err(OpenError));
+        }
+    }
+
+    #[test]
+    fn suites_have_the_numbers_of_the_protocol() {
+        for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+            assert_eq!(Suite::from_byte(suite.byte()), Some(suite));
+            assert_eq!(AeadKey::new(suite, &[1; KEY_LEN]).suite(), suite);
+        }
+        assert_eq!(Suite::Aes256Gcm.byte(), 1);
+    }
+
+    /// What lies at `place` in our own memory.
+    fn memory(place: usize, len: usize) -> Vec<u8> {
+        use std::io::{Read as _, Seek as _, SeekFrom};
+        let mut file = std::fs::File::open("/proc/self/mem").unwrap();
+        let mut bytes = vec![0; len];
+        let at = SeekFrom::Start(place.try_into().unwrap());
+        file.seek(at).unwrap();
+        file.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Four bytes in a row of a random key do not appear by chance.
+    fn traces(key: &[u8; KEY_LEN], memory: &[u8]) -> usize {
+        let parts = key.chunks_exact(4);
+        parts
+            .filter(|part| memory.windows(4).any(|window| window == *part))
+            .count()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_dropped_key_leaves_nothing_where_it_was() {
+        for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+            let secret: [u8; KEY_LEN] = *blake3::hash(&[suite.byte()]).as_bytes();
+            let mut place = Box::new(Some(AeadKey::new(suite, &secret)));
+            let at = std::ptr::from_ref(&*place).addr();
+            let len = size_of::<Option<AeadKey>>();
+            assert_ne!(traces(&secret, &memory(at, len)), 0, "{suite:?}");
+            *place = None;
+            assert_eq!(traces(&secret, &memory(at, len)), 0, "{suite:?}");
+            assert!(place.is_none());
+        }
     }
 
     #[test]

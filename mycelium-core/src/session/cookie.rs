@@ -231,3 +231,6 @@ impl fmt::Debug for CookieMemory {
 }
 
 const _: () = assert!(12 + NONCE_LEN + SEALED_LEN == REPLY_LEN);
+
+#[cfg(test)]
+mod tests;

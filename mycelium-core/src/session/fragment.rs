@@ -609,24 +609,24 @@ impl Reassembly {
         self.partials.insert(key, partial);
     }
 
-    /// At most one goes: none of the bounds was exceeded before.
     fn make_room(&mut self, source: Source, link: u32) {
-        let limits = &self.limits;
         let mut of_source = self.by_source.range((source, 0)..=(source, u64::MAX));
-        let of_link = self.by_link.get(&link);
-        let link_is_full = of_link.is_some_and(|of| of.len() >= limits.messages_per_link);
-        let goes = if of_source.clone().count() >= limits.messages_per_source {
-            of_source.next().map(|(_, ordinal)| *ordinal)
-        } else if self.partials.len() >= limits.messages || link_is_full {
-            let of_link = of_link.and_then(|of| of.first().copied());
-            of_link.or_else(|| self.order.first_key_value().map(|(ordinal, _)| *ordinal))
-        } else {
-            None
-        };
-        if goes.is_some() {
-            self.remove_ordinal(goes);
-            self.stats.evicted += 1;
+        if of_source.clone().count() >= self.limits.messages_per_source {
+            let oldest = of_source.next().map(|(_, ordinal)| *ordinal);
+            self.evict(oldest);
         }
+        let of_link = self.by_link.get(&link);
+        let link_is_full = of_link.is_some_and(|of| of.len() >= self.limits.messages_per_link);
+        if link_is_full || self.partials.len() >= self.limits.messages {
+            let of_link = of_link.and_then(|of| of.first().copied());
+            let of_all = || self.order.first_key_value().map(|(ordinal, _)| *ordinal);
+            self.evict(of_link.or_else(of_all));
+        }
+    }
+
+    fn evict(&mut self, ordinal: Option<u64>) {
+        self.remove_ordinal(ordinal);
+        self.stats.evicted += u64::from(ordinal.is_some());
     }
 
     fn remove(&mut self, key: &Key) {
@@ -648,3 +648,6 @@ impl Reassembly {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,3 +151,6 @@ pub(super) fn truncate(hash: blake3::Hash) -> [u8; MAC_LEN] {
     mac.copy_from_slice(&hash.as_bytes()[..MAC_LEN]);
     mac
 }
+
+#[cfg(test)]
+mod tests;

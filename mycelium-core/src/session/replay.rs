@@ -102,3 +102,6 @@ fn slot(counter: u64) -> usize {
 fn slot_of_word(word: u64) -> usize {
     (word % WORDS) as usize
 }
+
+#[cfg(test)]
+mod tests;

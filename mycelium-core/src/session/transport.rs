@@ -338,3 +338,6 @@ fn aad(source: Ipv6Addr, destination: Ipv6Addr, index: u32) -> [u8; AAD_LEN] {
     aad[32..].copy_from_slice(&index.to_be_bytes());
     aad
 }
+
+#[cfg(test)]
+mod tests;
