@@ -111,8 +111,8 @@ pub struct NodeConfig {
     pub seqno_increases: Allowance,
     /// Hellos of one neighbour that we answer.
     pub hellos: Allowance,
-    /// Updates of one neighbour that change our tables. A neighbour beyond it is closed: to ignore an Update would
-    /// leave routes wrong for many minutes.
+    /// Updates of one neighbour that change our tables. Beyond it the neighbour's packets wait, and with them its link
+    /// (`Node::paused_until`): to ignore an Update would leave routes wrong for many minutes.
     pub updates: Allowance,
     /// Changes of learned subnets that all neighbours are told of, each of them one Update a neighbour. What a neighbour
     /// of ours makes us say must stay below what others take from us (`updates`), and below what slow links carry.

@@ -10,7 +10,7 @@ use crate::babel::Babel;
 pub use crate::config::NodeConfig;
 use crate::crypto::identity::SecretKey;
 use crate::fib::Fib;
-use crate::io::{IdentityId, Input, Output};
+use crate::io::{IdentityId, Input, Output, PeerId};
 use crate::snapshot::Snapshot;
 use crate::time::Time;
 
@@ -66,6 +66,15 @@ impl Node {
             return Some(self.now);
         }
         self.babel.next_timer()
+    }
+
+    /// Until when this neighbour's packets should wait, after [`Input::Control`]: it changed more of our tables than one
+    /// may at a time (`NodeConfig::updates`). It may be an honest one that passes on what others flood it with, so it is
+    /// slowed down. Only if it is fed on all the same it is closed, when it has spent its burst twice.
+    #[must_use]
+    pub fn paused_until(&self, peer: PeerId, now: Time) -> Option<Time> {
+        let until = self.babel.paused_until(peer)?;
+        (until > now).then_some(until)
     }
 
     /// The forwarding table as of now.

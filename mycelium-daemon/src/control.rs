@@ -17,8 +17,11 @@ use mycelium_core::time::{Duration, Time};
 use mycelium_core::wire::frame;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use self::held::{Held, Packets};
 use crate::clock;
 use crate::worker::Turn;
+
+mod held;
 
 /// Messages handled before outputs are carried out and timers looked at.
 const INPUTS_PER_TURN: usize = 128;
@@ -109,6 +112,7 @@ struct Control {
     next_snapshot: Time,
     /// One for each link at most, until it is gone.
     duplicates: BTreeMap<PeerId, Subnet>,
+    held: Held,
     /// Everything is said; to be told once the last turn is with the worker.
     stopping: Option<oneshot::Sender<()>>,
 }
@@ -121,6 +125,7 @@ pub(crate) async fn run(node: Node, channels: ControlChannels) {
         turn: Turn::default(),
         next_snapshot: Time::ZERO,
         duplicates: BTreeMap::new(),
+        held: Held::default(),
         stopping: None,
     };
     let mut inputs = Vec::with_capacity(INPUTS_PER_TURN);
@@ -132,7 +137,11 @@ pub(crate) async fn run(node: Node, channels: ControlChannels) {
             .load(Ordering::Acquire)
             .then_some(control.next_snapshot);
         let timeout = control.node.poll_timeout();
-        let wake = timeout.into_iter().chain(snapshot_due).min();
+        let wake = timeout
+            .into_iter()
+            .chain(snapshot_due)
+            .chain(control.held.due())
+            .min();
         tokio::select! {
             biased;
             received = control.channels.inputs.recv_many(&mut inputs, INPUTS_PER_TURN) => {
@@ -164,6 +173,11 @@ impl Control {
         let now = clock::now();
         for input in inputs.drain(..) {
             self.handle(input, now);
+            self.collect_outputs();
+            self.send_full_turns().await?;
+        }
+        while let Some((peer, packets)) = self.held.next(now) {
+            self.handle_packets(peer, packets, now);
             self.collect_outputs();
             self.send_full_turns().await?;
         }
@@ -200,6 +214,7 @@ impl Control {
             }
             ControlInput::PeerDown { peer } => {
                 self.duplicates.remove(&peer);
+                self.held.forget(peer);
                 self.node.handle(Input::PeerDown { peer }, now);
             }
             ControlInput::Packets {
@@ -207,14 +222,14 @@ impl Control {
                 packets,
                 budget,
             } => {
-                let mut rest = &packets[..];
-                // The worker forwards whole packets only.
-                while let Ok(Some(frame)) = frame::next_frame(rest) {
-                    let (packet, behind) = rest.split_at(frame.len);
-                    self.node.handle(Input::Control { peer, packet }, now);
-                    rest = behind;
+                let packets = Packets {
+                    bytes: packets,
+                    position: 0,
+                    _budget: budget,
+                };
+                if let Some(packets) = self.held.queue(peer, packets) {
+                    self.handle_packets(peer, packets, now);
                 }
-                drop(budget);
             }
             ControlInput::AddIdentity { id, secret, done } => {
                 let subnet = Subnet::containing(secret.public_key().address());
@@ -235,6 +250,20 @@ impl Control {
                 self.node.handle(Input::Shutdown, now);
                 self.stopping = Some(done);
             }
+        }
+    }
+
+    fn handle_packets(&mut self, peer: PeerId, mut packets: Packets, now: Time) {
+        // The worker forwards whole packets only.
+        while let Some(rest) = packets.bytes.get(packets.position..)
+            && let Ok(Some(frame)) = frame::next_frame(rest)
+        {
+            if let Some(until) = self.node.paused_until(peer, now) {
+                return self.held.keep(peer, packets, until);
+            }
+            let packet = &rest[..frame.len];
+            self.node.handle(Input::Control { peer, packet }, now);
+            packets.position += frame.len;
         }
     }
 

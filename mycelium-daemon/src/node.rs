@@ -284,7 +284,7 @@ impl RunningNode<'_> {
                 ));
                 let (watched, engine) = (Arc::clone(&endpoint), self.engine.clone());
                 self.tasks
-                    .spawn(listener::tell_errors(watched, engine));
+                    .spawn(listener::tell_unreachable(watched, engine));
                 quic_state.send_replace(QuicState::Ready(Arc::clone(&endpoint)));
                 Some(endpoint)
             }

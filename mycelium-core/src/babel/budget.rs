@@ -17,6 +17,8 @@ pub(crate) struct Budget {
     allowance: Allowance,
     /// Micro-tokens: one event costs a million, so a rate per second accrues as micro-tokens per microsecond.
     level: u64,
+    /// Micro-tokens owed for events that could not wait. Paid before `level` rises.
+    debt: u64,
     filled_at: Time,
 }
 
@@ -27,6 +29,7 @@ impl Budget {
         Self {
             allowance,
             level: u64::from(allowance.burst) * EVENT,
+            debt: 0,
             filled_at: now,
         }
     }
@@ -44,6 +47,23 @@ impl Budget {
         }
     }
 
+    /// Pay for one event that happens anyhow, on credit if need be; `false` if as much is owed as a whole burst.
+    #[must_use]
+    pub(crate) fn charge(&mut self, now: Time) -> bool {
+        if !self.take(now) {
+            self.debt += EVENT;
+        }
+        self.debt <= u64::from(self.allowance.burst) * EVENT
+    }
+
+    /// When nothing will be owed any more; `None`: nothing is.
+    #[must_use]
+    pub(crate) fn paid_at(&self) -> Option<Time> {
+        let per_second = u64::from(self.allowance.per_second).max(1);
+        let wait = Duration::from_micros(self.debt.div_ceil(per_second));
+        (self.debt > 0).then(|| self.filled_at + wait)
+    }
+
     /// Whether `take` would succeed.
     #[must_use]
     pub(crate) fn is_ready(&mut self, now: Time) -> bool {
@@ -58,7 +78,9 @@ impl Budget {
             .min(Duration::from_secs(3600))
             .as_micros();
         let accrued = u64::try_from(elapsed).unwrap_or(0) * u64::from(self.allowance.per_second);
-        self.level = self.level.saturating_add(accrued).min(full);
+        let paid = accrued.min(self.debt);
+        self.debt -= paid;
+        self.level = self.level.saturating_add(accrued - paid).min(full);
         self.filled_at = self.filled_at.max(now);
     }
 }
@@ -84,6 +106,21 @@ mod tests {
         assert_eq!(taken(100), 1);
         assert_eq!(taken(300), 2);
         assert_eq!(taken(100_000), 3);
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_first() {
+        let allowance = Allowance {
+            per_second: 10,
+            burst: 3,
+        };
+        let mut budget = Budget::new(allowance, Time::ZERO);
+        let charged = (0..100).take_while(|_| budget.charge(Time::ZERO)).count();
+        assert_eq!(charged, 6, "a burst, and another one on credit");
+        assert_eq!(budget.paid_at(), Some(Time::from_millis(400)));
+        assert!(!budget.take(Time::from_millis(399)));
+        assert!(budget.take(Time::from_millis(500)));
+        assert_eq!(budget.paid_at(), None);
     }
 
     #[test]

@@ -147,6 +147,11 @@ impl Babel {
         self.timers.next()
     }
 
+    /// Until when no packets of this neighbour should be handed in, if it changes our tables too fast.
+    pub(crate) fn paused_until(&self, peer: PeerId) -> Option<Time> {
+        self.neighbours.get(&peer)?.budgets.updates.paid_at()
+    }
+
     pub(crate) fn poll_output(&mut self, now: Time) -> Option<Output> {
         loop {
             if let Some(output) = self.output.pop_front() {

@@ -129,7 +129,8 @@ impl Babel {
         }
     }
 
-    /// Charge the neighbour if this Update will change the table; `false` if it is closed for spending too much.
+    /// Charge the neighbour if this Update will change the table; `false` if it is closed, because it was fed on although
+    /// it should wait ([`Self::paused_until`]).
     fn pay_for_change(&mut self, peer: PeerId, subnet: Subnet, update: &Update, now: Time) -> bool {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else {
             return false;
@@ -141,7 +142,7 @@ impl Babel {
                     && destination.sources.router_id(route.source) == Some(&update.router_id)
             })
         });
-        if repetition || neighbour.budgets.updates.take(now) {
+        if repetition || neighbour.budgets.updates.charge(now) {
             return true;
         }
         self.counters.closed_flooding += 1;

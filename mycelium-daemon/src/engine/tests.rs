@@ -396,6 +396,43 @@ async fn a_peer_that_floods_control_is_slowed_down_and_others_are_not() {
     let _ = flood.link.closed.try_recv();
 }
 
+/// It may be an honest relay: what it says in too short a time is taken later, and nothing of it is lost.
+#[tokio::test]
+async fn a_peer_that_passes_a_flood_of_updates_on_is_slowed_down_and_kept() {
+    const IDENTITIES: u32 = 25_000;
+    let (_engine, engine) = start(46, None);
+    let mut relay = PlayedPeer::connect(&engine, 47).await;
+    let (mut source, mut sink) = relay.stream.into_split();
+    let drain = tokio::spawn(async move {
+        let mut bytes = vec![0; 64 << 10];
+        while source.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+    });
+    let allowed = NodeConfig::default().updates;
+    let before = Instant::now();
+    let flooding = tokio::spawn(async move {
+        for number in 1..=IDENTITIES {
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&number.to_be_bytes());
+            let update = announcement(PublicKey(key));
+            sink.write_all(&update).await.unwrap();
+        }
+        sink
+    });
+    let mut honest = PlayedPeer::connect(&engine, 48).await;
+    honest.announce().await;
+    until(&engine, "the honest peer", |s| has_route(s, subnet(48))).await;
+    assert!(before.elapsed() < Duration::from_secs(1));
+    let all = IDENTITIES as usize + 1;
+    until(&engine, "everything", |s| s.control.selected.len() == all).await;
+    let at_least = (IDENTITIES - allowed.burst) / allowed.per_second;
+    let took = before.elapsed();
+    eprintln!("{IDENTITIES} identities in {took:?}");
+    assert!(took >= Duration::from_secs(at_least.into()), "{took:?}");
+    assert!(relay.link.closed.try_recv().is_err());
+    let _sink = flooding.await.unwrap();
+    drain.abort();
+}
+
 #[tokio::test]
 async fn a_peer_that_does_not_read_holds_up_nobody() {
     let (_engine, relay) = start(26, None);

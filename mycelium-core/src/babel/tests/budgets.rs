@@ -69,7 +69,7 @@ fn the_whole_table_is_bounded() {
 }
 
 #[test]
-fn a_neighbour_that_changes_its_mind_without_end_is_closed() {
+fn a_neighbour_that_changes_its_mind_without_end_is_to_wait_and_closed_if_it_need_not() {
     let config = NodeConfig {
         updates: crate::babel::Allowance {
             per_second: 10,
@@ -87,12 +87,45 @@ fn a_neighbour_that_changes_its_mind_without_end_is_closed() {
     for seqno in 1..=99 {
         solo.update(P1, remote.update(seqno, 5));
     }
-    assert_eq!(solo.closed(), []);
+    assert_eq!(solo.node.paused_until(P1, solo.now), None);
     for seqno in 100..=101 {
+        solo.update(P1, remote.update(seqno, 5));
+    }
+    let until = solo.node.paused_until(P1, solo.now).unwrap();
+    assert_eq!(until.since(solo.now), Duration::from_millis(200));
+    assert_eq!(solo.closed(), []);
+    assert_eq!(solo.next_hop(remote), Some(P1), "nothing is lost");
+    for seqno in 102..=201 {
         solo.update(P1, remote.update(seqno, 5));
     }
     assert_eq!(solo.closed(), [(P1, CloseReason::Flooding)]);
     assert!(solo.node.fib().is_empty());
+}
+
+#[test]
+fn a_neighbour_that_waits_as_told_is_never_closed() {
+    let config = NodeConfig {
+        updates: crate::babel::Allowance {
+            per_second: 1_000,
+            burst: 10,
+        },
+        ..NodeConfig::default()
+    };
+    let mut solo = Solo::with(config);
+    let remote = Remote::new(1);
+    solo.up(P1);
+    let started = solo.now;
+    for seqno in 1..=5_000 {
+        solo.update(P1, remote.update(seqno, 5));
+        if let Some(until) = solo.node.paused_until(P1, solo.now) {
+            solo.pass(until.since(solo.now), true);
+        }
+    }
+    let took = solo.now.since(started);
+    assert!(took >= Duration::from_millis(4_980), "{took:?}");
+    assert!(took <= Duration::from_millis(5_100), "{took:?}");
+    assert_eq!(solo.closed(), []);
+    assert_eq!(solo.next_hop(remote), Some(P1));
 }
 
 #[test]
