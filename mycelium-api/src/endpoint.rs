@@ -18,6 +18,8 @@ pub enum Protocol {
     Quic,
     /// A hypervisor's socket.
     Vsock,
+    /// Sealed datagrams.
+    Udp,
 }
 
 impl Protocol {
@@ -28,6 +30,7 @@ impl Protocol {
             Self::Tls => "tls",
             Self::Quic => "quic",
             Self::Vsock => "vsock",
+            Self::Udp => "udp",
         }
     }
 }

@@ -156,6 +156,7 @@ const fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Tls => "Tls",
         Protocol::Quic => "Quic",
         Protocol::Vsock => "Vsock",
+        Protocol::Udp => "Udp",
     }
 }
 

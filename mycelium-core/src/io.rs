@@ -36,6 +36,13 @@ pub enum Input<'a> {
         /// What is known of it.
         link: LinkInfo,
     },
+    /// The node at the other end of a link has proved its key. Such a link is preferred to others to the same node.
+    PeerAuthenticated {
+        /// The link.
+        peer: PeerId,
+        /// Who is there.
+        public_key: PublicKey,
+    },
     /// A link is gone. Unknown ids are ignored.
     PeerDown {
         /// Its id.

@@ -35,6 +35,9 @@ impl Node {
         let now = self.advance(now);
         match input {
             Input::PeerUp { peer, link } => self.babel.peer_up(peer, link, now),
+            Input::PeerAuthenticated { peer, public_key } => {
+                self.babel.peer_authenticated(peer, public_key)
+            }
             Input::PeerDown { peer } => self.babel.peer_down(peer, now),
             Input::Control { peer, packet } => self.babel.on_packet(peer, packet, now),
             Input::Heard { peer } => self.babel.on_heard(peer, now),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mycelium_core::addr::Subnet;
-use mycelium_core::crypto::identity::SecretKey;
+use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::fib::FibPublisher;
 use mycelium_core::io::{Event, IdentityId, Input, LinkInfo, Output, PeerId};
 use mycelium_core::node::Node;
@@ -40,6 +40,8 @@ pub(crate) enum ControlInput {
     PeerUp {
         peer: PeerId,
         link: LinkInfo,
+        /// Who has proved to be there, on links that show it.
+        remote_key: Option<PublicKey>,
     },
     PeerDown {
         peer: PeerId,
@@ -209,8 +211,16 @@ impl Control {
 
     fn handle(&mut self, input: ControlInput, now: Time) {
         match input {
-            ControlInput::PeerUp { peer, link } => {
-                self.node.handle(Input::PeerUp { peer, link }, now)
+            ControlInput::PeerUp {
+                peer,
+                link,
+                remote_key,
+            } => {
+                self.node.handle(Input::PeerUp { peer, link }, now);
+                if let Some(public_key) = remote_key {
+                    self.node
+                        .handle(Input::PeerAuthenticated { peer, public_key }, now);
+                }
             }
             ControlInput::PeerDown { peer } => {
                 self.duplicates.remove(&peer);

@@ -22,10 +22,10 @@
 //! waits for the worker when 64 turns are under way. Nobody waits for readers of snapshots.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use mycelium_core::addr::Subnet;
@@ -34,6 +34,7 @@ use mycelium_core::crypto::identity::SecretKey;
 use mycelium_core::dataplane::{DataPlane, DataPlaneConfig};
 use mycelium_core::fib::FibPublisher;
 use mycelium_core::io::{IdentityId, PeerId};
+use mycelium_core::native::{NativeConfig, NativeEndpoint};
 use mycelium_core::node::Node;
 use mycelium_core::snapshot::Snapshot;
 use mycelium_core::time::{Duration, Time};
@@ -43,6 +44,9 @@ use tokio::task::LocalSet;
 use crate::clock;
 use crate::control::{self, ControlChannels, ControlInput, PublishedSnapshot, SNAPSHOT_AGE};
 use crate::host::HostInterface;
+use crate::link::native::{NativeDialer, PeerNews};
+use crate::link::quic::QuicEndpoint;
+use crate::link::unreachable::NetworkError;
 use crate::link::{Established, LinkClosed, LinkStats};
 use crate::worker::{self, WorkerChannels, WorkerCommand};
 
@@ -52,6 +56,8 @@ const INPUTS: usize = 1024;
 const HINTS: usize = 256;
 const TURNS: usize = 64;
 const COMMANDS: usize = 1024;
+/// Inbound native links, and ports told, that wait for the manager of peers. Links beyond are closed, ports told again.
+const NEWS: usize = 256;
 /// Leaving takes no longer than this, whatever the peers do.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 /// How long a reader of snapshots waits for a fresh one before it takes the last.
@@ -244,13 +250,43 @@ impl EngineHandle {
         }
     }
 
-    /// Datagrams to these addresses could not be delivered: have the peers there asked whether they are alive. What is
-    /// told while the engine is overloaded is lost.
-    pub(crate) fn unreachable(&self, remotes: Vec<SocketAddr>) {
-        let _ = self
-            .0
-            .worker
-            .try_send(WorkerCommand::Unreachable { remotes });
+    /// Have the peers that the network's errors are about asked whether they are alive. What is told while the engine is
+    /// overloaded is lost.
+    pub(crate) fn network_errors(&self, errors: Vec<NetworkError>) {
+        let _ = self.0.worker.try_send(WorkerCommand::Errors { errors });
+    }
+
+    /// Make native links over the sockets of `quic`, as the node whose `secret` this is. What the engine has to say of
+    /// peers arrives at the receiver.
+    ///
+    /// # Errors
+    /// When the engine is stopping, or the system has no randomness left.
+    pub(crate) async fn attach_udp(
+        &self,
+        quic: &QuicEndpoint,
+        secret: &SecretKey,
+    ) -> anyhow::Result<mpsc::Receiver<PeerNews>> {
+        let config = NativeConfig {
+            aes: has_aes(),
+            ..NativeConfig::default()
+        };
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix = unix.unwrap_or_default();
+        let endpoint = NativeEndpoint::new(config, secret, seed()?, unix, clock::now());
+        let (news, receiver) = mpsc::channel(NEWS);
+        self.tell_worker(WorkerCommand::AttachUdp {
+            endpoint: Box::new(endpoint),
+            sockets: quic.sockets(),
+            port: quic.local_port()?,
+            news,
+        })
+        .await?;
+        Ok(receiver)
+    }
+
+    /// Makes native links, once [`attach_udp`](Self::attach_udp) was called.
+    pub(crate) fn native_dialer(&self) -> NativeDialer {
+        NativeDialer::new(self.0.worker.clone())
     }
 
     /// Originate another identity, with an interface or without.
@@ -411,6 +447,21 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
+}
+
+/// Whether this processor computes AES fast.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("aes")
+            && std::arch::is_x86_feature_detected!("pclmulqdq")
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        std::arch::is_aarch64_feature_detected!("aes")
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
 }
 
 fn seed() -> anyhow::Result<[u8; 32]> {

@@ -146,6 +146,7 @@ async fn serve(
     let notifier = Notifier::from_environment();
     let public_key = secret.public_key();
     let reset_secret = ResetSecret::of(&secret);
+    let node_secret = secret.clone();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %public_key.address(),
@@ -168,7 +169,7 @@ async fn serve(
     let listener = tcp::listen(config.tcp_listen_port, config.firewall_mark);
 
     let (engine, handle) = engine.await.context("starting the engine")??;
-    let dialer = Dialer::new(config.firewall_mark, quic);
+    let dialer = Dialer::new(config.firewall_mark, quic).with_native(handle.native_dialer());
     let (manager, peers) = Manager::new(handle.clone(), dialer, config.peers.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(manager.run());
@@ -189,6 +190,7 @@ async fn serve(
         health,
         log,
         engine: handle.clone(),
+        secret: node_secret,
         peers,
         identities,
         view,
@@ -241,6 +243,7 @@ struct RunningNode<'a> {
     health: Health,
     log: LogControl,
     engine: EngineHandle,
+    secret: SecretKey,
     peers: PeerHandle,
     identities: Identities,
     view: NodeView,
@@ -282,9 +285,11 @@ impl RunningNode<'_> {
                     Arc::clone(&endpoint),
                     self.peers.clone(),
                 ));
-                let (watched, engine) = (Arc::clone(&endpoint), self.engine.clone());
+                let news = self.engine.attach_udp(&endpoint, &self.secret).await?;
                 self.tasks
-                    .spawn(listener::tell_unreachable(watched, engine));
+                    .spawn(listener::take_news(news, self.peers.clone()));
+                let (watched, engine) = (Arc::clone(&endpoint), self.engine.clone());
+                self.tasks.spawn(listener::tell_errors(watched, engine));
                 quic_state.send_replace(QuicState::Ready(Arc::clone(&endpoint)));
                 Some(endpoint)
             }

@@ -366,7 +366,7 @@ fn peer_stats(peer: &PeerView, routed: Option<&PeerSnapshot>) -> PeerStats {
         peer_type: match peer.origin {
             Origin::Configured | Origin::Added => PeerType::Static,
             Origin::Discovered => PeerType::LinkLocalDiscovery,
-            Origin::Inbound => PeerType::Inbound,
+            Origin::Inbound | Origin::Moved => PeerType::Inbound,
         },
         connection_state: match peer.connection {
             Connection::Alive => ConnectionState::Alive,
@@ -404,6 +404,7 @@ fn api_endpoint(endpoint: &Endpoint, resolved: Option<SocketAddr>) -> mycelium_a
     let proto = match endpoint.scheme {
         Scheme::Tcp => Protocol::Tcp,
         Scheme::Quic => Protocol::Quic,
+        Scheme::Udp => Protocol::Udp,
     };
     match &endpoint.target {
         Target::Address(address) => mycelium_api::Endpoint::socket(proto, *address),
@@ -453,6 +454,7 @@ fn next_hop(link: &LinkView) -> String {
         (Scheme::Tcp, Some(local)) => format!("TCP {local} <-> {}", link.remote),
         (Scheme::Tcp, None) => format!("TCP -> {}", link.remote),
         (Scheme::Quic, _) => format!("QUIC -> {}", link.remote),
+        (Scheme::Udp, _) => format!("UDP -> {}", link.remote),
     }
 }
 

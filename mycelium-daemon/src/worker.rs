@@ -6,11 +6,13 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::dataplane::{AddressTraffic, DataPlane, DataPlaneStats};
 use mycelium_core::io::{IdentityId, Output, PeerId};
+use mycelium_core::native::NativeEndpoint;
 use mycelium_core::time::{Duration, Time};
 use quinn::VarInt;
 use socket2::SockRef;
@@ -20,14 +22,19 @@ use tun_rs::AsyncDevice;
 use crate::clock;
 use crate::control::{ControlInput, Hint};
 use crate::host::HostInterface;
+use crate::link::native::{NativeError, NativeTransmit, PeerNews};
 use crate::link::port::{LinkPort, QuicTransmit, TcpTransmit, Transmit};
+use crate::link::udp_socket::UdpSocket;
+use crate::link::unreachable::NetworkError;
 use crate::link::{Established, LinkClosed, LinkStats, Transport};
 
 mod host_port;
+mod native;
 mod ports;
 mod receive;
 
 use host_port::HostPort;
+use native::Native;
 use ports::WorkerPorts;
 use receive::ControlLane;
 
@@ -43,6 +50,9 @@ const RAW_LEN: usize = tun_rs::VIRTIO_NET_HDR_LEN + 65535;
 const LARGE_BATCH: usize = 16;
 /// Unused buffers are given back this long after traffic.
 const SHRINK_AFTER: Duration = Duration::from_secs(5);
+/// Where in a control packet we tell at which UDP port we take native links. Whoever does not know what that is ignores it
+/// (wire spec §4.5).
+const NATIVE_PORT: std::ops::Range<usize> = 2..4;
 /// Leaving: until every control packet is with its transport.
 const FLUSH_LIMIT: Duration = Duration::from_millis(300);
 /// Leaving: until the peers have taken it and hung up.
@@ -73,9 +83,22 @@ pub(crate) enum WorkerCommand {
         peer: PeerId,
         reason: LinkClosed,
     },
-    /// ICMP errors came back for datagrams to these.
-    Unreachable {
-        remotes: Vec<SocketAddr>,
+    /// ICMP errors came back.
+    Errors {
+        errors: Vec<NetworkError>,
+    },
+    /// Read these sockets, and make native links over them.
+    AttachUdp {
+        endpoint: Box<NativeEndpoint>,
+        sockets: Vec<Arc<UdpSocket>>,
+        port: u16,
+        news: mpsc::Sender<PeerNews>,
+    },
+    DialNative {
+        remote: SocketAddr,
+        /// Whom to accept there; `None`: anybody.
+        key: Option<PublicKey>,
+        reply: oneshot::Sender<Result<Established, NativeError>>,
     },
     AttachHost {
         identity: IdentityId,
@@ -107,6 +130,8 @@ pub struct WorkerReport {
     pub bad_streams: u64,
     /// Batches that an interface did not take in full.
     pub host_refused: u64,
+    /// QUIC datagrams that were read but not taken in time by QUIC's thread.
+    pub quic_dropped: u64,
     /// Packets from interfaces that could not be used: longer than the MTU, or cut into too many segments.
     pub host_unusable: u64,
 }
@@ -124,6 +149,10 @@ pub(crate) struct Worker {
     drained: Rc<Notify>,
     timer: Rc<Notify>,
     timer_armed: Option<Time>,
+    /// Read buffer for UDP sockets.
+    udp_buffer: Vec<u8>,
+    /// For the tasks that it starts.
+    me: Weak<RefCell<Self>>,
     /// There was traffic, so there may be memory to give back.
     activity: Rc<Notify>,
     shrink_pending: bool,
@@ -168,9 +197,12 @@ pub(crate) async fn run(dataplane: DataPlane, channels: WorkerChannels) {
         drained: Rc::default(),
         timer: Rc::default(),
         timer_armed: None,
+        udp_buffer: Vec::new(),
+        me: Weak::new(),
         activity: Rc::default(),
         shrink_pending: false,
     }));
+    worker.borrow_mut().me = Rc::downgrade(&worker);
     tokio::task::spawn_local(keep_time(Rc::clone(&worker)));
     tokio::task::spawn_local(give_memory_back(Rc::clone(&worker)));
     let mut is_controlled = true;
@@ -215,9 +247,37 @@ fn handle_command(worker: &Shared, command: WorkerCommand) {
             closed,
         } => attach_link(worker, peer, *link, stats, closed),
         WorkerCommand::CloseLink { peer, reason } => {
-            worker.borrow_mut().ports.close_link(peer, reason, true);
+            let mut worker = worker.borrow_mut();
+            worker.begin();
+            worker.ports.close_link(peer, reason, true);
+            worker.finish();
         }
-        WorkerCommand::Unreachable { remotes } => worker.borrow_mut().ports.doubt(&remotes),
+        WorkerCommand::Errors { errors } => {
+            let mut worker = worker.borrow_mut();
+            worker.begin();
+            worker.ports.doubt(&errors);
+            worker.finish();
+        }
+        WorkerCommand::AttachUdp {
+            endpoint,
+            sockets,
+            port,
+            news,
+        } => {
+            if let Err(error) = Native::attach(worker, *endpoint, sockets, port, news) {
+                tracing::error!(%error, "no native links");
+            }
+        }
+        WorkerCommand::DialNative { remote, key, reply } => {
+            let mut worker = worker.borrow_mut();
+            worker.begin();
+            let now = worker.ports.now;
+            match &mut worker.ports.native {
+                Some(native) => native.dial(remote, key, reply, now),
+                None => drop(reply.send(Err(NativeError::Disabled))),
+            }
+            worker.finish();
+        }
         WorkerCommand::AttachHost {
             identity,
             host,
@@ -253,6 +313,7 @@ fn attach_link(
         transport, info, ..
     } = link;
     let control = worker.borrow().control.clone();
+    let mut remote_key = None;
     let lane = || ControlLane::new(peer, control.clone());
     let mut tasks: Vec<LinkTask> = Vec::new();
     let mut first: Option<LinkTask> = None;
@@ -315,6 +376,27 @@ fn attach_link(
             )));
             Transmit::Quic(Box::new(quic))
         }
+        Transport::Native(native) => {
+            let now = clock::now();
+            let adopted = match &mut worker.borrow_mut().ports.native {
+                Some(links) => links.adopt(native.id(), peer, now),
+                None => None,
+            };
+            let Some(adopted) = adopted else {
+                let _ = closed.send(LinkClosed::new("lost before it was used"));
+                return;
+            };
+            let transmit = NativeTransmit::new(native.id(), adopted.remote);
+            let wake = transmit.writer.wake();
+            tasks.push(Box::pin(native::forward_control(adopted.control, lane())));
+            tasks.push(Box::pin(native::write_native(
+                Rc::clone(worker),
+                peer,
+                wake,
+            )));
+            remote_key = Some(native.remote_key());
+            Transmit::Native(transmit)
+        }
     };
     tasks.extend(first);
     worker
@@ -325,7 +407,11 @@ fn attach_link(
     let worker_of_up = Rc::clone(worker);
     let up = tokio::task::spawn_local(async move {
         let known = control
-            .send(ControlInput::PeerUp { peer, link: info })
+            .send(ControlInput::PeerUp {
+                peer,
+                link: info,
+                remote_key,
+            })
             .await;
         if known.is_err() {
             let reason = LinkClosed::new("the node is stopping");
@@ -389,6 +475,10 @@ async fn keep_time(worker: Shared) {
             () = clock::sleep_until(deadline) => {
                 let mut worker = worker.borrow_mut();
                 worker.begin();
+                let now = worker.ports.now;
+                if let Some(native) = &mut worker.ports.native {
+                    native.handle_timeout(now);
+                }
                 worker.finish();
             }
             () = timer.notified() => {}
@@ -433,8 +523,19 @@ async fn leave(worker: &Shared) {
     if tokio::time::timeout(FLUSH_LIMIT, flushed).await.is_err() {
         tracing::debug!("some peers did not take our goodbye");
     }
+    {
+        let mut worker = worker.borrow_mut();
+        worker.begin();
+        let now = worker.ports.now;
+        if let Some(native) = &mut worker.ports.native {
+            native.shutdown(now);
+        }
+        worker.finish();
+    }
     for link in worker.borrow_mut().ports.links() {
         match &mut link.transmit {
+            // Told already.
+            Transmit::Native(_) => {}
             Transmit::Tcp(tcp) => {
                 // Closing with unread data would reset the connection and lose what is under way.
                 if let Err(error) = SockRef::from(&*tcp.stream).shutdown(std::net::Shutdown::Write)
@@ -476,12 +577,20 @@ impl Worker {
 
     /// After the last packet of a batch: write everything out.
     fn finish(&mut self) {
+        self.drive_native();
         self.ports.flush();
+        self.drive_native();
         if !self.shrink_pending {
             self.shrink_pending = true;
             self.activity.notify_one();
         }
-        let deadline = self.dataplane.poll_timeout();
+        let native = self.ports.native.as_ref().and_then(|n| n.poll_timeout());
+        let deadline = self
+            .dataplane
+            .poll_timeout()
+            .into_iter()
+            .chain(native)
+            .min();
         if deadline != self.timer_armed {
             self.timer_armed = deadline;
             self.timer.notify_one();
@@ -492,7 +601,14 @@ impl Worker {
         self.begin();
         for output in turn.outputs {
             match output {
-                Output::Send { peer, packet } => self.ports.send_control(peer, &packet),
+                Output::Send { peer, mut packet } => {
+                    if let (Some(native), Some(bytes)) =
+                        (&self.ports.native, packet.get_mut(NATIVE_PORT))
+                    {
+                        bytes.copy_from_slice(&native.port().to_be_bytes());
+                    }
+                    self.ports.send_control(peer, &packet);
+                }
                 Output::Close { peer, reason } => {
                     self.ports
                         .close_link(peer, LinkClosed::new(reason.to_string()), false);
@@ -514,6 +630,7 @@ impl Worker {
             by_source: self.dataplane.by_source().iter().copied().collect(),
             by_destination: self.dataplane.by_destination().iter().copied().collect(),
             bad_streams: self.bad_streams,
+            quic_dropped: self.ports.native.as_ref().map_or(0, |n| n.quic_dropped()),
             host_refused: self.ports.host_refused(),
             host_unusable: self.bad_host_packets,
         }

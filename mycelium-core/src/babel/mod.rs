@@ -49,7 +49,7 @@ use self::seqno_request::SeqnoRequests;
 use self::timer::{Armed, Timer, Timers};
 use crate::addr::Subnet;
 use crate::config::{NodeConfig, centiseconds};
-use crate::crypto::identity::SecretKey;
+use crate::crypto::identity::{PublicKey, SecretKey};
 use crate::fib::{self, Fib};
 use crate::io::{CloseReason, Event, IdentityId, LinkInfo, Output, PeerId};
 use crate::rng::Rng;
@@ -70,6 +70,8 @@ pub(crate) struct Babel {
     config: NodeConfig,
     rng: Rng,
     neighbours: BTreeMap<PeerId, Neighbour>,
+    /// The latest link on which a node has proved that key.
+    proven: BTreeMap<PublicKey, PeerId>,
     origins: Origins,
     table: RouteTable,
     queries: Queries,
@@ -112,6 +114,7 @@ impl Babel {
             config,
             rng,
             neighbours: BTreeMap::new(),
+            proven: BTreeMap::new(),
             origins: Origins::default(),
             table: RouteTable::default(),
             queries: Queries::default(),
@@ -278,11 +281,25 @@ impl Babel {
         self.greet(peer, now);
     }
 
+    /// The node behind a link has proved who it is.
+    pub(crate) fn peer_authenticated(&mut self, peer: PeerId, public_key: PublicKey) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.public_key = Some(public_key);
+            self.proven.insert(public_key, peer);
+            self.event(Event::PeerIdentified { peer, public_key });
+        }
+    }
+
     /// Forget a neighbour and all that it told us. Unknown ones are ignored.
     pub(crate) fn peer_down(&mut self, peer: PeerId, now: Time) {
         let Some(mut neighbour) = self.neighbours.remove(&peer) else {
             return;
         };
+        if let Some(public_key) = neighbour.public_key
+            && self.proven.get(&public_key) == Some(&peer)
+        {
+            self.proven.remove(&public_key);
+        }
         self.timers
             .set(&mut neighbour.armed, None, Timer::Neighbour(peer));
         self.timers

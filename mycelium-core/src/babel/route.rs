@@ -99,6 +99,28 @@ impl Destination {
         select(candidates, self.selected, hysteresis)
     }
 
+    /// Whether to take `proven`, a link on which a node has proved its key, instead of `chosen`, another link to the same
+    /// node: unless it is longer by more than half. Which of them is a little shorter at the moment changes with every
+    /// burst of traffic, and what goes over the proven one is harder to tamper with.
+    pub(crate) fn prefers(
+        &self,
+        proven: PeerId,
+        chosen: PeerId,
+        cost: impl Fn(PeerId) -> Metric,
+        hysteresis: u16,
+    ) -> bool {
+        let total = |peer| {
+            let route = self.route(peer).filter(|route| self.is_feasible(route))?;
+            Some(route.metric.plus(cost(peer))).filter(|total| total.is_finite())
+        };
+        match (total(proven), total(chosen)) {
+            (Some(proven), Some(chosen)) => {
+                proven <= chosen.plus(Metric::new((chosen.raw() / 2).saturating_add(hysteresis)))
+            }
+            _ => false,
+        }
+    }
+
     fn uses(&self, source: SourceIndex) -> bool {
         self.routes.iter().any(|route| route.source == source)
             || self

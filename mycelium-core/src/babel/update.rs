@@ -243,7 +243,14 @@ impl Babel {
             return;
         };
         let before = destination.selected;
-        let after = destination.best(cost, self.config.hysteresis);
+        let hysteresis = self.config.hysteresis;
+        let after = destination.best(cost, hysteresis).map(|chosen| {
+            let node = neighbours.get(&chosen).and_then(|n| n.public_key);
+            let proven = node.and_then(|node| self.proven.get(&node).copied());
+            proven
+                .filter(|&proven| destination.prefers(proven, chosen, cost, hysteresis))
+                .unwrap_or(chosen)
+        });
         destination.selected = after;
         let Some(route) = destination.selected_route() else {
             if destination.announced.is_some() {

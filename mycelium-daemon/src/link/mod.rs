@@ -1,6 +1,6 @@
 //! Links: established connections to other nodes, whatever their transport.
 //!
-//! [`tcp`] and [`quic`] dial and accept; what they return ([`Established`]) goes to
+//! [`tcp`] and [`quic`] dial and accept, the worker itself does for [`native`] links; what they return ([`Established`]) goes to
 //! [`EngineHandle::attach_link`](crate::engine::EngineHandle::attach_link), after which the data worker owns it. What
 //! waits to be sent is in an [`outbox`]. Nothing here decides about routes or peers.
 
@@ -11,14 +11,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mycelium_core::io::LinkInfo;
 use mycelium_core::time::Duration;
 
+mod inbox;
+pub mod native;
 pub mod outbox;
 mod pending;
 pub(crate) mod port;
 pub mod quic;
 pub mod reset;
 pub mod tcp;
-mod udp_socket;
-mod unreachable;
+pub(crate) mod udp_socket;
+pub mod unreachable;
+
+pub use native::NativeLink;
 
 /// A connection, ready to carry packets both ways.
 pub enum Transport {
@@ -33,14 +37,17 @@ pub enum Transport {
         /// Their half.
         recv: quinn::RecvStream,
     },
+    /// Sealed datagrams over the socket that all links share.
+    Native(NativeLink),
 }
 
 impl Transport {
-    /// As in an endpoint: `tcp` or `quic`.
+    /// As in an endpoint: `tcp`, `quic` or `udp`.
     pub const fn scheme(&self) -> &'static str {
         match self {
             Self::Tcp(_) => "tcp",
             Self::Quic { .. } => "quic",
+            Self::Native(_) => "udp",
         }
     }
 }

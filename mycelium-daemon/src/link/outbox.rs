@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use mycelium_core::native::BodyKind;
 use mycelium_core::time::{Duration, Time};
 
 /// Most bytes that wait in the data lane. Two milliseconds at 4 Gb/s; slower links are bounded by [`DATA_MAX_AGE`].
@@ -37,20 +38,54 @@ pub struct Outbox {
     control: Lane,
     data: Lane,
     reserved: usize,
+    /// Free bytes before every data packet, which go with it.
+    headroom: usize,
+}
+
+/// What became of a data packet that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// As it was committed.
+    Plain(BodyKind),
+    /// Made a datagram, headroom included.
+    Sealed,
+    /// Not to be sent.
+    Dead,
 }
 
 impl Outbox {
+    /// An outbox that leaves `headroom` bytes before every data packet.
+    pub fn with_headroom(headroom: usize) -> Self {
+        Self {
+            headroom,
+            ..Self::default()
+        }
+    }
+
     /// Space for one data packet of `len` bytes; `None` when the lane is full. Discards an uncommitted reservation.
     pub fn reserve_data(&mut self, len: usize) -> Option<&mut [u8]> {
-        self.reserved = len;
-        self.data.reserve(len, DATA_MAX_BYTES)
+        let headroom = self.headroom;
+        self.reserved = headroom + len;
+        let space = self.data.reserve(headroom + len, DATA_MAX_BYTES)?;
+        space.get_mut(headroom..)
+    }
+
+    /// What was written into the last reservation.
+    pub fn reserved(&self) -> &[u8] {
+        let lane = &self.data;
+        let space = lane.tail..lane.tail + self.reserved;
+        let packet = lane
+            .buffer
+            .get(space)
+            .and_then(|all| all.get(self.headroom..));
+        packet.unwrap_or_default()
     }
 
     /// Queue the packet written into the last reservation. Without one this does nothing.
-    pub fn commit_data(&mut self, now: Time) {
+    pub fn commit_data(&mut self, kind: BodyKind, now: Time) {
         let len = std::mem::take(&mut self.reserved);
         if len > 0 {
-            self.data.commit(len, now);
+            self.data.commit(len, now, Stage::Plain(kind));
         }
     }
 
@@ -64,7 +99,8 @@ impl Outbox {
             .reserve(packet.len(), CONTROL_MAX_BYTES)
             .ok_or(ControlOverflow)?;
         space.copy_from_slice(packet);
-        self.control.commit(packet.len(), now);
+        self.control
+            .commit(packet.len(), now, Stage::Plain(BodyKind::Other));
         Ok(())
     }
 
@@ -112,13 +148,43 @@ impl Outbox {
         self.data.advance(written - begun - control);
     }
 
+    /// The oldest control packet, unless a stream has begun it.
+    pub fn next_control(&self) -> Option<&[u8]> {
+        self.control.first()
+    }
+
+    /// The oldest control packet, of `len` bytes, is gone.
+    pub fn advance_control(&mut self, len: usize) {
+        self.control.advance(len);
+    }
+
+    /// Length, headroom included, and stage of the data packet that has `index` others before it.
+    pub fn data_packet(&self, index: usize) -> Option<(usize, Stage)> {
+        let packet = self.data.packets.get(index)?;
+        Some((packet.len, packet.stage))
+    }
+
+    /// Note what became of a data packet.
+    pub fn set_stage(&mut self, index: usize, stage: Stage) {
+        if let Some(packet) = self.data.packets.get_mut(index) {
+            packet.stage = stage;
+        }
+    }
+
+    /// Data packets as they lie, headroom included.
+    pub fn data(&self) -> &[u8] {
+        self.data.bytes()
+    }
+
+    /// The same, to be changed in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let lane = &mut self.data;
+        &mut lane.buffer[lane.head..lane.tail]
+    }
+
     /// The oldest data packet, unless a stream has begun it.
     pub fn next_data(&self) -> Option<&[u8]> {
-        if self.data.begun > 0 {
-            return None;
-        }
-        let first = self.data.packets.front()?;
-        self.data.bytes().get(..first.len)
+        self.data.first()
     }
 
     /// The stream took `written` bytes of the oldest data packet.
@@ -142,6 +208,7 @@ impl Outbox {
 struct Packet {
     len: usize,
     queued: Time,
+    stage: Stage,
 }
 
 /// Packets back to back in `buffer[head..tail]`. Bytes behind `tail` are initialised leftovers, ready to be overwritten.
@@ -166,6 +233,14 @@ impl Lane {
 
     fn is_empty(&self) -> bool {
         self.head == self.tail
+    }
+
+    fn first(&self) -> Option<&[u8]> {
+        if self.begun > 0 {
+            return None;
+        }
+        let first = self.packets.front()?;
+        self.bytes().get(..first.len)
     }
 
     /// Bytes left of a packet that a stream has begun.
@@ -196,13 +271,17 @@ impl Lane {
         self.buffer.get_mut(self.tail..self.tail + len)
     }
 
-    fn commit(&mut self, len: usize, now: Time) {
+    fn commit(&mut self, len: usize, now: Time, stage: Stage) {
         debug_assert!(
             self.tail + len <= self.buffer.len(),
             "commit follows a reservation of the same length"
         );
         self.tail += len;
-        self.packets.push_back(Packet { len, queued: now });
+        self.packets.push_back(Packet {
+            len,
+            queued: now,
+            stage,
+        });
     }
 
     fn advance(&mut self, written: usize) {

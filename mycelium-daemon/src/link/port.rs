@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
+use super::native::NativeTransmit;
 use super::outbox::{ControlOverflow, Outbox};
 use super::quic::DATAGRAM_SEND_BUFFER;
 use super::{LinkClosed, LinkStats};
@@ -39,6 +40,8 @@ pub(crate) struct LinkPort {
     pub(crate) transmit: Transmit,
     /// In the worker's list of links to flush.
     pub(crate) touched: bool,
+    /// The port at which the peer says that it takes native links.
+    pub(crate) native_port: Option<u16>,
     pub(crate) closed: Option<oneshot::Sender<LinkClosed>>,
     /// Ends with the link.
     pub(crate) tasks: Vec<AbortHandle>,
@@ -51,6 +54,7 @@ pub(crate) struct LinkPort {
 pub(crate) enum Transmit {
     Tcp(TcpTransmit),
     Quic(Box<QuicTransmit>),
+    Native(NativeTransmit),
 }
 
 #[derive(Debug)]
@@ -87,7 +91,7 @@ pub(crate) struct WriterTask {
 
 impl WriterTask {
     /// Hand over to the task.
-    fn call(&mut self) {
+    pub(crate) fn call(&mut self) {
         self.at_work = true;
         self.wake.notify_one();
     }
@@ -119,9 +123,13 @@ impl LinkPort {
         Self {
             peer,
             stats,
-            outbox: Outbox::default(),
+            outbox: match transmit {
+                Transmit::Native(_) => NativeTransmit::outbox(),
+                Transmit::Tcp(_) | Transmit::Quic(_) => Outbox::default(),
+            },
             transmit,
             touched: false,
+            native_port: None,
             closed: Some(closed),
             tasks: Vec::new(),
             last_heard: Time::ZERO,
@@ -151,6 +159,8 @@ impl LinkPort {
         let doubtful = match &self.transmit {
             // Its kernel resets it where needed, and remembers which errors it brought upon itself.
             Transmit::Tcp(_) => false,
+            // Probes by itself.
+            Transmit::Native(_) => false,
             Transmit::Quic(quic) => quic.connection.remote_address() == remote,
         };
         let due = doubtful && now >= self.next_doubt;
@@ -160,7 +170,7 @@ impl LinkPort {
         due
     }
 
-    /// Write what the transport takes now.
+    /// Write what the transport takes now. Native links are written by the worker.
     ///
     /// # Errors
     /// When the link is dead.
@@ -174,6 +184,7 @@ impl LinkPort {
                 Ok(())
             }
             Transmit::Quic(quic) => quic.flush(&mut self.outbox, &self.stats, now),
+            Transmit::Native(_) => Ok(()),
         }
     }
 
@@ -182,6 +193,8 @@ impl LinkPort {
         match &self.transmit {
             // Dropping the last handle closes the socket.
             Transmit::Tcp(_) => {}
+            // Closed by the worker.
+            Transmit::Native(_) => {}
             Transmit::Quic(quic) => quic
                 .connection
                 .close(VarInt::from_u32(0), reason.reason.as_bytes()),

@@ -21,7 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::pending::{Admission, Pending, Place};
 use super::reset::ResetSecret;
 use super::udp_socket::UdpSocket;
-use super::unreachable::ErrorQueue;
+use super::unreachable::{ErrorQueue, NetworkError};
 use super::{Established, Transport, link_info};
 
 /// Static cost over IPv4 (wire spec §2.7).
@@ -90,6 +90,7 @@ struct Family {
     endpoint: quinn::Endpoint,
     client: ClientConfig,
     errors: ErrorQueue,
+    socket: Arc<UdpSocket>,
 }
 
 /// An inbound connection whose handshake has not been answered yet.
@@ -218,15 +219,21 @@ impl QuicEndpoint {
             .map_err(|_| QuicError::TimedOut)?
     }
 
-    /// Wait for ICMP errors: to whom datagrams of ours went that could not be delivered. Should be awaited all the time.
+    /// Wait for ICMP errors. Should be awaited all the time.
     ///
     /// # Errors
     /// What the system says; then no further errors are told.
-    pub async fn unreachable(&self) -> io::Result<Vec<SocketAddr>> {
+    pub async fn errors(&self) -> io::Result<Vec<NetworkError>> {
         tokio::select! {
-            remotes = unreachable_on(self.v4.as_ref()) => remotes,
-            remotes = unreachable_on(self.v6.as_ref()) => remotes,
+            errors = errors_on(self.v4.as_ref()) => errors,
+            errors = errors_on(self.v6.as_ref()) => errors,
         }
+    }
+
+    /// The sockets, for the native link.
+    pub(crate) fn sockets(&self) -> Vec<Arc<UdpSocket>> {
+        let families = [&self.v4, &self.v6].into_iter().flatten();
+        families.map(|family| Arc::clone(&family.socket)).collect()
     }
 
     /// Close every connection and wait, for at most `limit`, until the peers have been told.
@@ -258,9 +265,9 @@ async fn accept_on(family: Option<&Family>) -> Option<quinn::Incoming> {
     }
 }
 
-async fn unreachable_on(family: Option<&Family>) -> io::Result<Vec<SocketAddr>> {
+async fn errors_on(family: Option<&Family>) -> io::Result<Vec<NetworkError>> {
     match family {
-        Some(family) => family.errors.unreachable().await,
+        Some(family) => family.errors.errors().await,
         None => std::future::pending().await,
     }
 }
@@ -346,16 +353,18 @@ impl Family {
             .max_udp_payload_size(max_payload)
             .map_err(io::Error::other)?;
         let errors = ErrorQueue::of(&socket)?;
+        let socket = Arc::new(UdpSocket::new(socket)?);
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             config,
             Some(server),
-            Arc::new(UdpSocket::new(socket)?),
+            Arc::clone(&socket) as Arc<dyn quinn::AsyncUdpSocket>,
             Arc::new(quinn::TokioRuntime),
         )?;
         Ok(Self {
             endpoint,
             client,
             errors,
+            socket,
         })
     }
 }

@@ -23,8 +23,17 @@ const AT_A_TIME: usize = 64;
 /// Times that many are taken before the addresses are told. Errors that wait take room from datagrams, so in a flood most
 /// must go unread quickly.
 const ROUNDS: usize = 16;
-/// Addresses told at once; further ones are dropped.
-const MAX_REMOTES: usize = 64;
+/// Errors told at once; further ones are dropped.
+const MAX_ERRORS: usize = 64;
+
+/// What the network says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkError {
+    /// Port, host or network cannot be reached.
+    Unreachable(SocketAddr),
+    /// A datagram was too long for the path.
+    TooLarge(SocketAddr),
+}
 
 /// The error queue of one UDP socket.
 #[derive(Debug)]
@@ -56,9 +65,9 @@ impl ErrorQueue {
         })
     }
 
-    /// Wait for errors; to whom the datagrams went that could not be delivered, each once.
-    pub(super) async fn unreachable(&self) -> io::Result<Vec<SocketAddr>> {
-        let mut remotes = Vec::new();
+    /// Wait for errors, each different one once.
+    pub(super) async fn errors(&self) -> io::Result<Vec<NetworkError>> {
+        let mut errors = Vec::new();
         for round in 1.. {
             let mut ready = self.errors.readable().await?;
             // Errors from here on are news again.
@@ -70,22 +79,22 @@ impl ErrorQueue {
                 }],
                 Some(&Timespec::default()),
             )?;
-            let drained = self.take(&mut remotes)?;
+            let drained = self.take(&mut errors)?;
             if drained {
                 // The latest error fails the next send or receive, unless it is asked for.
                 SockRef::from(&self.socket).take_error()?;
                 ready.clear_ready();
             }
-            if !remotes.is_empty() && (drained || round >= ROUNDS) {
+            if !errors.is_empty() && (drained || round >= ROUNDS) {
                 break;
             }
             tokio::task::yield_now().await;
         }
-        Ok(remotes)
+        Ok(errors)
     }
 
     /// `true`: the queue is empty.
-    fn take(&self, remotes: &mut Vec<SocketAddr>) -> io::Result<bool> {
+    fn take(&self, errors: &mut Vec<NetworkError>) -> io::Result<bool> {
         let mut control = nix::cmsg_space!([u8; 256]);
         for _ in 0..AT_A_TIME {
             let mut payload = [0; 1];
@@ -104,37 +113,37 @@ impl ErrorQueue {
             let Some(remote) = message.address.as_ref().and_then(socket_address) else {
                 continue;
             };
-            let Ok(mut parts) = message.cmsgs() else {
+            let Ok(parts) = message.cmsgs() else {
                 continue;
             };
-            if parts.any(|part| is_unreachable(&part))
-                && !remotes.contains(&remote)
-                && remotes.len() < MAX_REMOTES
-            {
-                remotes.push(remote);
+            for error in parts.filter_map(|part| network_error(&part, remote)) {
+                if !errors.contains(&error) && errors.len() < MAX_ERRORS {
+                    errors.push(error);
+                }
             }
         }
         Ok(false)
     }
 }
 
-/// Whether it is a router's or host's word that port, host or network cannot be reached. Packets that are too big, or
-/// that a firewall refuses, say nothing about the peer.
-fn is_unreachable(part: &ControlMessageOwned) -> bool {
+/// A router's or host's word about a datagram to `remote`. That a firewall refuses it says nothing about the peer.
+fn network_error(part: &ControlMessageOwned, remote: SocketAddr) -> Option<NetworkError> {
     let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) =
         part
     else {
-        return false;
+        return None;
     };
-    matches!(
+    let from_network = matches!(
         error.ee_origin,
         libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6
-    ) && i32::try_from(error.ee_errno).is_ok_and(|errno| {
-        matches!(
-            Errno::from_raw(errno),
-            Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH
-        )
-    })
+    );
+    match Errno::from_raw(i32::try_from(error.ee_errno).ok()?) {
+        Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH if from_network => {
+            Some(NetworkError::Unreachable(remote))
+        }
+        Errno::EMSGSIZE if from_network => Some(NetworkError::TooLarge(remote)),
+        _ => None,
+    }
 }
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use mycelium_core::crypto::identity::PublicKey;
+use mycelium_core::native::{DownReason, LinkId};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::Failure;
 use super::endpoint::{Endpoint, Scheme, Target, canonical, is_inside_overlay};
+use crate::link::native::{NativeDialer, NativeError};
 use crate::link::quic::{QuicEndpoint, QuicError};
 use crate::link::{Established, tcp};
 
@@ -48,6 +51,8 @@ pub(crate) enum DialError {
     Tcp(io::Error),
     #[error("{0}")]
     Quic(QuicError),
+    #[error("{0}")]
+    Native(NativeError),
     #[error("QUIC is disabled")]
     QuicDisabled,
     #[error("no answer within {} s", ATTEMPT_LIMIT.as_secs())]
@@ -55,6 +60,14 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
+    /// The native link that there is already to the node that was dialled.
+    pub(crate) fn duplicate_of(&self) -> Option<LinkId> {
+        match self {
+            Self::Native(NativeError::Down(DownReason::Duplicate(link))) => Some(*link),
+            _ => None,
+        }
+    }
+
     pub(crate) fn kind(&self) -> Failure {
         match self {
             Self::Tcp(error)
@@ -70,6 +83,7 @@ impl DialError {
             {
                 Failure::Immediate
             }
+            Self::Native(NativeError::Down(DownReason::Refused)) => Failure::Immediate,
             _ => Failure::Slow,
         }
     }
@@ -80,6 +94,14 @@ impl DialError {
 pub struct Dialer {
     firewall_mark: Option<u32>,
     quic: watch::Receiver<QuicState>,
+    native: Option<NativeDialer>,
+}
+
+/// How one address is tried.
+enum Means {
+    Tcp,
+    Quic(Arc<QuicEndpoint>),
+    Native(NativeDialer, Option<PublicKey>),
 }
 
 impl Dialer {
@@ -88,7 +110,15 @@ impl Dialer {
         Self {
             firewall_mark,
             quic,
+            native: None,
         }
+    }
+
+    /// Also with native links, which need the UDP socket of QUIC.
+    #[must_use]
+    pub fn with_native(mut self, native: NativeDialer) -> Self {
+        self.native = Some(native);
+        self
     }
 
     /// SO_MARK of everything sent.
@@ -97,12 +127,18 @@ impl Dialer {
     }
 
     pub(crate) async fn dial(mut self, endpoint: Endpoint) -> Result<Established, DialError> {
-        let quic = match endpoint.scheme {
-            Scheme::Tcp => None,
-            Scheme::Quic => Some(self.quic().await?),
+        let means = match endpoint.scheme {
+            Scheme::Tcp => Means::Tcp,
+            Scheme::Quic => Means::Quic(self.quic().await?),
+            Scheme::Udp => {
+                self.quic().await?;
+                let native = self.native.clone();
+                let native = native.ok_or(DialError::Native(NativeError::Disabled))?;
+                Means::Native(native, endpoint.key)
+            }
         };
         let addresses = resolve(&endpoint.target).await?;
-        timeout(ATTEMPT_LIMIT, self.race(addresses, quic))
+        timeout(ATTEMPT_LIMIT, self.race(addresses, means))
             .await
             .map_err(|_| DialError::TimedOut)?
     }
@@ -122,16 +158,19 @@ impl Dialer {
     async fn race(
         &self,
         addresses: Vec<SocketAddr>,
-        quic: Option<Arc<QuicEndpoint>>,
+        means: Means,
     ) -> Result<Established, DialError> {
         let attempt = |address| {
-            let quic = quic.as_deref();
+            let means = &means;
             async move {
-                match quic {
-                    None => tcp::dial(address, self.firewall_mark)
+                match means {
+                    Means::Tcp => tcp::dial(address, self.firewall_mark)
                         .await
                         .map_err(DialError::Tcp),
-                    Some(quic) => quic.dial(address).await.map_err(DialError::Quic),
+                    Means::Quic(quic) => quic.dial(address).await.map_err(DialError::Quic),
+                    Means::Native(native, key) => {
+                        native.dial(address, *key).await.map_err(DialError::Native)
+                    }
                 }
             }
         };
@@ -242,7 +281,7 @@ mod tests {
         let (_sender, quic) = watch::channel(QuicState::Disabled);
         let dialer = Dialer::new(None, quic);
         let link = dialer
-            .race(vec![([127, 0, 0, 1], closed).into(), live], None)
+            .race(vec![([127, 0, 0, 1], closed).into(), live], Means::Tcp)
             .await
             .unwrap();
         assert_eq!(link.remote, live);

@@ -1,11 +1,12 @@
 //! Where a peer is, as an operator writes it: `tcp://192.0.2.1:9651`, `quic://[2001:db8::1]:9651`,
-//! `tcp://node.example.org:9651`.
+//! `tcp://node.example.org:9651`, `udp://192.0.2.1:9651?key=bb39…`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use mycelium_core::addr::is_overlay;
+use mycelium_core::crypto::identity::PublicKey;
 
 /// Transport of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +15,8 @@ pub enum Scheme {
     Tcp,
     /// QUIC.
     Quic,
+    /// The native link: sealed datagrams (docs/protocol.md §15).
+    Udp,
 }
 
 impl Scheme {
@@ -22,6 +25,7 @@ impl Scheme {
         match self {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
+            Self::Udp => "udp",
         }
     }
 }
@@ -47,19 +51,23 @@ pub struct Endpoint {
     pub scheme: Scheme,
     /// Place.
     pub target: Target,
+    /// Whom to accept there, and nobody else. Only for [`Scheme::Udp`]: other links do not show it.
+    pub key: Option<PublicKey>,
 }
 
 /// Why a text is not an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseEndpointError {
     /// No `://`.
-    #[error("missing leading protocol: write it as tcp://address:port or quic://address:port")]
+    #[error(
+        "missing leading protocol: write it as tcp://address:port, quic://address:port or udp://address:port"
+    )]
     MissingProtocol,
     /// A scheme of mycelium that this node does not speak yet.
-    #[error("{0} links are not supported yet: use tcp:// or quic://")]
+    #[error("{0} links are not supported yet: use tcp://, quic:// or udp://")]
     NotYet(&'static str),
     /// A scheme that nobody speaks.
-    #[error("unsupported protocol {0:?}: use tcp:// or quic://")]
+    #[error("unsupported protocol {0:?}: use tcp://, quic:// or udp://")]
     UnsupportedProtocol(String),
     /// No port.
     #[error("{0:?} has no port: mycelium nodes usually listen on 9651, as in {0}:9651")]
@@ -70,6 +78,11 @@ pub enum ParseEndpointError {
     /// A port that nobody can listen on.
     #[error("port 0 cannot be connected to")]
     PortZero,
+    /// What follows the port of a UDP endpoint, or follows that of another.
+    #[error(
+        "{0:?} is not ?key= and the 64 hex digits of a public key, which udp:// endpoints alone may have"
+    )]
+    BadKey(String),
     /// The address of an overlay node: a link through itself.
     #[error(
         "{0} lies inside 400::/7, the overlay itself: give the peer's address in the network below"
@@ -99,6 +112,7 @@ impl Endpoint {
         Self {
             scheme,
             target: Target::Address(canonical(address)),
+            key: None,
         }
     }
 }
@@ -114,15 +128,27 @@ impl FromStr for Endpoint {
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "tcp" => Scheme::Tcp,
             "quic" => Scheme::Quic,
+            "udp" => Scheme::Udp,
             "tls" => return Err(ParseEndpointError::NotYet("tls")),
             "vsock" => return Err(ParseEndpointError::NotYet("vsock")),
             other => return Err(ParseEndpointError::UnsupportedProtocol(other.to_owned())),
         };
         // A trailing slash is what people paste from an address bar.
+        let (place, key) = match place.split_once('?') {
+            Some((place, query)) => {
+                let key = query.strip_prefix("key=").and_then(PublicKey::from_hex);
+                match (scheme, key) {
+                    (Scheme::Udp, Some(key)) => (place, Some(key)),
+                    _ => return Err(ParseEndpointError::BadKey(format!("?{query}"))),
+                }
+            }
+            None => (place, None),
+        };
         let place = place.strip_suffix('/').unwrap_or(place);
         Ok(Self {
             scheme,
             target: parse_target(place)?,
+            key,
         })
     }
 }
@@ -187,8 +213,12 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme.as_str())?;
         match &self.target {
-            Target::Address(address) => address.fmt(f),
-            Target::Name { host, port } => write!(f, "{host}:{port}"),
+            Target::Address(address) => address.fmt(f)?,
+            Target::Name { host, port } => write!(f, "{host}:{port}")?,
+        }
+        match &self.key {
+            Some(key) => write!(f, "?key={key}"),
+            None => Ok(()),
         }
     }
 }
@@ -209,6 +239,8 @@ mod tests {
             "tcp://[fe80::1%2]:9651",
             "tcp://node.example.org:9651",
             "quic://localhost:1",
+            "udp://192.0.2.1:9651",
+            "udp://localhost:1?key=bb39b4a3a4efd70f3e05e37887677e02efbda14681d0acd3882bc0f754792c32",
         ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
@@ -239,9 +271,18 @@ mod tests {
         assert_eq!(of("tls://192.0.2.1:9651"), E::NotYet("tls"));
         assert_eq!(of("vsock://2:9651"), E::NotYet("vsock"));
         assert_eq!(
-            of("udp://192.0.2.1:9651"),
-            E::UnsupportedProtocol("udp".into())
+            of("sctp://192.0.2.1:9651"),
+            E::UnsupportedProtocol("sctp".into())
         );
+        let key = "bb39b4a3a4efd70f3e05e37887677e02efbda14681d0acd3882bc0f754792c32";
+        for text in [
+            format!("tcp://192.0.2.1:9651?key={key}"),
+            format!("udp://192.0.2.1:9651?key={key}0"),
+            format!("udp://192.0.2.1:9651?name={key}"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err();
+            assert!(matches!(error, E::BadKey(_)), "{text}");
+        }
         assert_eq!(of("tcp://192.0.2.1"), E::MissingPort("192.0.2.1".into()));
         assert_eq!(
             of("tcp://[2001:db8::1]"),

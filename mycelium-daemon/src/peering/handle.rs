@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use mycelium_core::io::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::endpoint::Endpoint;
@@ -21,6 +22,8 @@ pub(crate) enum Request {
     List(oneshot::Sender<Peers>),
     Discovered(SocketAddr),
     Inbound(Box<Established>),
+    /// The node at the other end of that stream takes native links at this port.
+    SpeaksNative(PeerId, u16),
     Network(Change),
 }
 

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::handle::{PeerHandle, Request};
 use crate::engine::EngineHandle;
+use crate::link::native::PeerNews;
 use crate::link::quic::QuicEndpoint;
 use crate::link::tcp;
 
 /// Least time between two looks at ICMP errors. Anybody can send any number of them, and what they tell is no more than a
 /// reason to ask a peer; meanwhile the kernel keeps them.
-const UNREACHABLE_PAUSE: Duration = Duration::from_millis(1);
+const ERROR_PAUSE: Duration = Duration::from_millis(1);
 
 /// Accept TCP links for as long as the listener works.
 pub async fn accept_tcp(listener: TcpListener, peers: PeerHandle) -> std::io::Error {
@@ -48,16 +50,27 @@ pub async fn accept_quic(endpoint: Arc<QuicEndpoint>, peers: PeerHandle) {
     }
 }
 
-/// Tell the engine whom the network cannot reach, until that cannot be known any more.
-pub async fn tell_unreachable(endpoint: Arc<QuicEndpoint>, engine: EngineHandle) {
+/// Pass on what the engine says of peers, until it stops.
+pub(crate) async fn take_news(mut news: mpsc::Receiver<PeerNews>, peers: PeerHandle) {
+    while let Some(news) = news.recv().await {
+        let request = match news {
+            PeerNews::Inbound(link) => Request::Inbound(link),
+            PeerNews::SpeaksNative { peer, port } => Request::SpeaksNative(peer, port),
+        };
+        peers.send(request).await;
+    }
+}
+
+/// Tell the engine of the network's errors, until they cannot be known any more.
+pub async fn tell_errors(endpoint: Arc<QuicEndpoint>, engine: EngineHandle) {
     loop {
-        match endpoint.unreachable().await {
-            Ok(remotes) => engine.unreachable(remotes),
+        match endpoint.errors().await {
+            Ok(errors) => engine.network_errors(errors),
             Err(error) => {
                 tracing::warn!(%error, "ICMP errors are not noticed");
                 return;
             }
         }
-        tokio::time::sleep(UNREACHABLE_PAUSE).await;
+        tokio::time::sleep(ERROR_PAUSE).await;
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mycelium_core::io::{CloseReason, PeerId};
+use mycelium_core::native::LinkId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -36,6 +37,12 @@ const DISCOVERED_RETRY: Duration = Duration::from_secs(5);
 /// Wait before an endpoint is tried again that turned out to be ourselves.
 const OURSELVES_RETRY: Duration = Duration::from_secs(300);
 const OURSELVES: &str = "this endpoint is this very node: remove it from the peers";
+/// A stream peer that takes native links was not dialled by us: how long it has for dialling.
+const MOVE_COURTESY: Duration = Duration::from_secs(3);
+/// The longest wait before a stream peer is tried over UDP again.
+const MOVE_RETRY: Duration = Duration::from_secs(60);
+/// How often we look whether a native link that came from a stream peer still exists.
+const MOVE_RECHECK: Duration = Duration::from_secs(5);
 /// Suspended longer than this, and peers have given us up.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(3);
 /// A link that lived this long was a success.
@@ -71,6 +78,8 @@ struct Link {
     up_since: Instant,
     /// Its other end, which is a link of ours as well, was closed for that reason.
     is_ourselves: bool,
+    /// Its name among native links.
+    native: Option<LinkId>,
     sampled: (u64, u64),
     rate: (u64, u64),
 }
@@ -251,6 +260,7 @@ impl<L: Links> Manager<L> {
             Request::List(reply) => drop(reply.send(self.list())),
             Request::Discovered(address) => self.on_discovered(address),
             Request::Inbound(link) => self.on_inbound(*link),
+            Request::SpeaksNative(peer, port) => self.on_speaks_native(peer, port),
             Request::Network(change) => self.on_network_change(&change),
         }
     }
@@ -279,7 +289,10 @@ impl<L: Links> Manager<L> {
 
     fn add(&mut self, endpoint: Endpoint, origin: Origin) -> Result<(), AddError> {
         match self.outgoing.get_mut(&endpoint) {
-            Some(entry) if entry.origin > origin || entry.origin == Origin::Discovered => {
+            Some(entry)
+                if entry.origin > origin
+                    || matches!(entry.origin, Origin::Discovered | Origin::Moved) =>
+            {
                 // Found on the network before, or added by hand before it was configured: it keeps its link.
                 entry.origin = origin;
                 Ok(())
@@ -288,6 +301,7 @@ impl<L: Links> Manager<L> {
             None => {
                 match origin {
                     Origin::Discovered => self.counters.added_discovered += 1,
+                    Origin::Moved => {}
                     Origin::Configured | Origin::Added | Origin::Inbound => {
                         self.counters.added_static += 1
                     }
@@ -347,6 +361,26 @@ impl<L: Links> Manager<L> {
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         let mut satisfied = Vec::new();
+        let moved: Vec<Endpoint> = self
+            .outgoing
+            .iter()
+            .filter(|(_, entry)| {
+                entry.origin == Origin::Moved
+                    && matches!(entry.state, State::Waiting { until } if until <= now)
+            })
+            .map(|(endpoint, _)| endpoint.clone())
+            .collect();
+        for endpoint in moved {
+            if !self.has_stream_to(&endpoint) {
+                self.outgoing.remove(&endpoint);
+            } else if self.has_native_from(&endpoint)
+                && let Some(entry) = self.outgoing.get_mut(&endpoint)
+            {
+                entry.state = State::Waiting {
+                    until: now + MOVE_RECHECK,
+                };
+            }
+        }
         for (endpoint, entry) in &mut self.outgoing {
             let State::Waiting { until } = entry.state else {
                 continue;
@@ -396,6 +430,11 @@ impl<L: Links> Manager<L> {
     }
 
     fn on_dial_failed(&mut self, endpoint: &Endpoint, error: &DialError) {
+        if let Some(link) = error.duplicate_of()
+            && self.take_over(endpoint, link)
+        {
+            return;
+        }
         let Some(entry) = self.outgoing.get_mut(endpoint) else {
             return;
         };
@@ -408,10 +447,12 @@ impl<L: Links> Manager<L> {
         let text = error.to_string();
         let wait = match entry.origin {
             Origin::Discovered => DISCOVERED_RETRY,
+            Origin::Moved => moved_retry(entry.failures),
             _ => entry.backoff.failed(error.kind(), random_byte()),
         };
-        // A peer that stays away is worth a line when the reason is new, not at every attempt.
-        if entry.last_error.as_deref() == Some(&text) {
+        // A peer that stays away is worth a line when the reason is new, not at every attempt; one that has another link is
+        // worth none.
+        if entry.origin == Origin::Moved || entry.last_error.as_deref() == Some(&text) {
             tracing::debug!(peer = %endpoint, error = %text, retry = ?wait, "cannot connect");
         } else {
             tracing::info!(peer = %endpoint, error = %text, "cannot connect; trying on");
@@ -420,6 +461,94 @@ impl<L: Links> Manager<L> {
         entry.state = State::Waiting {
             until: Instant::now() + wait,
         };
+    }
+
+    /// Both ends dialled, and one link is enough: the one that came about is the endpoint's. `false`: it is another's.
+    fn take_over(&mut self, endpoint: &Endpoint, native: LinkId) -> bool {
+        let is_it = |link: &Link| link.native == Some(native);
+        let link = if let Some(peer) = self
+            .inbound
+            .iter()
+            .find_map(|(&peer, entry)| is_it(&entry.link).then_some(peer))
+        {
+            self.inbound.remove(&peer).map(|entry| entry.link)
+        } else if let Some(moved) = self.outgoing.iter().find_map(|(other, entry)| {
+            let is_moved = entry.origin == Origin::Moved && entry.link().is_some_and(is_it);
+            (is_moved && other != endpoint).then(|| other.clone())
+        }) {
+            let entry = self.outgoing.remove(&moved);
+            entry.and_then(|entry| match entry.state {
+                State::Up(link) => Some(link),
+                State::Waiting { .. } | State::Dialling { .. } => None,
+            })
+        } else {
+            None
+        };
+        let (Some(link), Some(entry)) = (link, self.outgoing.get_mut(endpoint)) else {
+            return false;
+        };
+        tracing::info!(peer = %endpoint, remote = %link.remote, "connected from there");
+        self.owners
+            .insert(link.peer, Owner::Outgoing(endpoint.clone()));
+        entry.failures = 0;
+        entry.backoff.reset();
+        entry.last_error = None;
+        entry.last_connected = Some(link.up_since);
+        entry.address = Some(link.remote);
+        entry.state = State::Up(link);
+        true
+    }
+
+    /// A link over which a node told its UDP port, unless that is native itself. Only the port is taken from its words.
+    fn on_speaks_native(&mut self, peer: PeerId, port: u16) {
+        let (link, delay) = match self.owners.get(&peer) {
+            // Whoever dialled the stream gets through; the other end tries when nothing came of that.
+            Some(Owner::Outgoing(endpoint)) => {
+                let entry = self.outgoing.get(endpoint);
+                (entry.and_then(Outgoing::link), Duration::ZERO)
+            }
+            Some(Owner::Inbound) => {
+                let entry = self.inbound.get(&peer);
+                (entry.map(|entry| &entry.link), MOVE_COURTESY)
+            }
+            None => return,
+        };
+        let Some(link) = link.filter(|link| link.native.is_none()) else {
+            return;
+        };
+        let mut address = link.remote;
+        address.set_port(port);
+        let endpoint = Endpoint::address(Scheme::Udp, address);
+        if self.outgoing.contains_key(&endpoint) {
+            return;
+        }
+        tracing::debug!(peer = %endpoint, "a peer takes native links");
+        // It is not in the table, so this succeeds.
+        let _ = self.add(endpoint.clone(), Origin::Moved);
+        if let Some(entry) = self.outgoing.get_mut(&endpoint) {
+            entry.state = State::Waiting {
+                until: Instant::now() + delay,
+            };
+        }
+    }
+
+    /// Whether there is still a stream to the node that an entry was made for.
+    fn has_stream_to(&self, endpoint: &Endpoint) -> bool {
+        let Target::Address(address) = endpoint.target else {
+            return false;
+        };
+        let inbound = self.inbound.values().map(|entry| &entry.link);
+        let outgoing = self.outgoing.values().filter_map(Outgoing::link);
+        inbound
+            .chain(outgoing)
+            .any(|link| link.native.is_none() && same_host(link.remote, address))
+    }
+
+    /// Whether there is a native link to that place already, which came from there.
+    fn has_native_from(&self, endpoint: &Endpoint) -> bool {
+        self.inbound
+            .values()
+            .any(|entry| inbound_endpoint(&entry.link) == *endpoint)
     }
 
     fn on_inbound(&mut self, link: Established) {
@@ -444,9 +573,10 @@ impl<L: Links> Manager<L> {
     }
 
     fn attach(&mut self, link: Established, owner: Owner) -> Link {
-        let scheme = match link.transport {
-            Transport::Tcp(_) => Scheme::Tcp,
-            Transport::Quic { .. } => Scheme::Quic,
+        let (scheme, native) = match &link.transport {
+            Transport::Tcp(_) => (Scheme::Tcp, None),
+            Transport::Quic { .. } => (Scheme::Quic, None),
+            Transport::Native(link) => (Scheme::Udp, Some(link.id())),
         };
         let (local, remote) = (link.local, link.remote);
         let Attached {
@@ -469,6 +599,7 @@ impl<L: Links> Manager<L> {
             stats,
             up_since: Instant::now(),
             is_ourselves: false,
+            native,
             sampled: (0, 0),
             rate: (0, 0),
         }
@@ -519,7 +650,7 @@ impl<L: Links> Manager<L> {
                 State::Dialling { task, .. } => task.abort(),
                 State::Waiting { .. } => {}
             }
-            if entry.origin == Origin::Discovered {
+            if matches!(entry.origin, Origin::Discovered | Origin::Moved) {
                 discovered.push(endpoint.clone());
                 continue;
             }
@@ -549,8 +680,11 @@ impl<L: Links> Manager<L> {
         let now = Instant::now();
         let reason_ourselves = CloseReason::Ourselves.to_string();
         let ourselves = link.is_ourselves || closed.reason == reason_ourselves;
+        let moved = entry.origin == Origin::Moved;
         let wait = if ourselves {
             OURSELVES_RETRY
+        } else if moved {
+            moved_retry(0)
         } else if link.up_since.elapsed() >= LASTING {
             entry.short_links.reset();
             Duration::ZERO
@@ -559,6 +693,8 @@ impl<L: Links> Manager<L> {
         };
         if ourselves {
             tracing::warn!(peer = %endpoint, "{OURSELVES}");
+        } else if moved {
+            tracing::info!(peer = %endpoint, reason = %closed, "native link lost; its stream remains");
         } else {
             tracing::info!(peer = %endpoint, reason = %closed, "link lost; connecting again");
         }
@@ -567,7 +703,7 @@ impl<L: Links> Manager<L> {
             false => closed.reason.clone(),
         });
         entry.state = State::Waiting { until: now + wait };
-        if ourselves && entry.origin == Origin::Discovered {
+        if ourselves && matches!(entry.origin, Origin::Discovered | Origin::Moved) {
             self.outgoing.remove(endpoint);
         }
     }
@@ -726,7 +862,7 @@ fn is_other_end(inbound: &Link, address: SocketAddr) -> bool {
     match inbound.scheme {
         Scheme::Tcp => same_host(local, address) && local.port() == address.port(),
         // Dialled from the socket that also accepts, whose port `local` does not tell.
-        Scheme::Quic => {
+        Scheme::Quic | Scheme::Udp => {
             let from = inbound.remote;
             from.port() == address.port()
                 && local.ip() == address.ip()
@@ -740,6 +876,12 @@ fn same_host(a: SocketAddr, b: SocketAddr) -> bool {
         (SocketAddr::V6(a), SocketAddr::V6(b)) => a.ip() == b.ip() && a.scope_id() == b.scope_id(),
         _ => a.ip() == b.ip(),
     }
+}
+
+/// 1, 2, 4 … 60 s (docs/protocol.md §15.4).
+fn moved_retry(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(6);
+    Duration::from_secs(1 << doublings).min(MOVE_RETRY)
 }
 
 /// What one party can hold many of: an IPv4 address, an IPv6 /64.

@@ -1,7 +1,7 @@
 //! Which nodes we have links to: configured, found on the local network, or come to us.
 //!
 //! ```text
-//! flags, file, API ──────────► ┌─────────┐ ──► dialer ──► link::{tcp, quic}
+//! flags, file, API ──────────► ┌─────────┐ ──► dialer ──► link::{tcp, quic, native}
 //! discovery (beacons) ───────► │ manager │
 //! listener (inbound) ────────► │         │ ──► engine (attach, close)
 //! netmon (interfaces, resume)► └─────────┘ ◄── a link ended

@@ -18,6 +18,8 @@ pub enum Origin {
     Discovered,
     /// It connected to us.
     Inbound,
+    /// A peer on a stream said that it can be reached over UDP; as long as that link lasts.
+    Moved,
 }
 
 /// Whether there is a link.

@@ -1,18 +1,21 @@
 //! The data plane's view of links and host interfaces, and the flushing of what a batch left in them.
 
-use std::net::SocketAddr;
-
 use mycelium_core::addr::Subnet;
 use mycelium_core::dataplane::Ports;
 use mycelium_core::io::{IdentityId, PeerId};
+use mycelium_core::native::{BodyKind, CloseCode};
 use mycelium_core::time::Time;
 use tokio::sync::mpsc;
 
 use super::host_port::{HostBuffers, HostPort};
-use crate::clock;
+use super::native::Native;
 use crate::control::{ControlInput, Hint};
 use crate::link::LinkClosed;
-use crate::link::port::LinkPort;
+use crate::link::port::{LinkPort, Transmit};
+use crate::link::unreachable::NetworkError;
+
+/// Source and destination in a data packet (wire spec §4.2).
+const ADDRESSES: std::ops::Range<usize> = 8..40;
 
 /// Links and interfaces of the worker. Both tables are sorted by id: ids grow, tables are small, and a scan of packets for
 /// one link hits the same entry again.
@@ -26,6 +29,10 @@ pub(crate) struct WorkerPorts {
     touched_hosts: Vec<IdentityId>,
     pub(crate) host_buffers: HostBuffers,
     pub(crate) now: Time,
+    /// Native links, once there is a UDP socket.
+    pub(super) native: Option<Box<Native>>,
+    /// The addresses of the packet that is being forwarded, if its body is known to be a session's.
+    session: Option<[u8; ADDRESSES.end - ADDRESSES.start]>,
     control: mpsc::Sender<ControlInput>,
     hints: mpsc::Sender<Hint>,
 }
@@ -41,6 +48,8 @@ impl WorkerPorts {
             touched_hosts: Vec::new(),
             host_buffers: HostBuffers::default(),
             now: Time::ZERO,
+            native: None,
+            session: None,
             control,
             hints,
         }
@@ -131,6 +140,9 @@ impl WorkerPorts {
         let mut link = self.links.remove(index);
         tracing::debug!(peer = peer.0, %reason, "link closed");
         link.close_transport(&reason);
+        if let (Transmit::Native(transmit), Some(native)) = (&link.transmit, &mut self.native) {
+            native.close(transmit.link, CloseCode::Unwanted, self.now);
+        }
         for task in &link.tasks {
             task.abort();
         }
@@ -161,29 +173,69 @@ impl WorkerPorts {
         }
     }
 
-    /// Ask the control plane to ask the peers at these addresses whether they are still there.
-    pub(crate) fn doubt(&mut self, remotes: &[SocketAddr]) {
-        self.now = clock::now();
+    /// Ask whether the peers that an error is about are still there.
+    pub(crate) fn doubt(&mut self, errors: &[NetworkError]) {
+        if let Some(native) = &mut self.native {
+            for error in errors {
+                native.on_error(*error, self.now);
+            }
+        }
         for link in &mut self.links {
-            if remotes
-                .iter()
-                .any(|remote| link.is_doubtful(*remote, self.now))
-            {
+            if errors.iter().any(|error| {
+                matches!(error, NetworkError::Unreachable(remote) if link.is_doubtful(*remote, self.now))
+            }) {
                 // A full queue loses the hint; if the peer is gone, another error follows the next packet.
                 let _ = self.hints.try_send(Hint::Doubt { peer: link.peer });
             }
         }
     }
 
+    /// The two bytes of a control packet on a stream that tell where the peer takes native links.
+    pub(super) fn note_native_port(&mut self, peer: PeerId, told: [u8; 2]) {
+        let port = u16::from_be_bytes(told);
+        if port == 0 {
+            return;
+        }
+        let Ok(index) = self.links.binary_search_by_key(&peer, |link| link.peer) else {
+            return;
+        };
+        let link = &mut self.links[index];
+        // It does not change as long as the process at the other end lives, so what differs is ignored.
+        if link.native_port.is_none()
+            && let Some(native) = &self.native
+            && native.tell_port(peer, port)
+        {
+            link.native_port = Some(port);
+        }
+    }
+
+    /// From here on a packet of a native link is forwarded: what protects its body.
+    pub(super) fn arrived(&mut self, kind: BodyKind, frame: &[u8]) {
+        self.session = match kind {
+            BodyKind::Session => frame.get(ADDRESSES).and_then(|bytes| bytes.try_into().ok()),
+            BodyKind::Other => None,
+        };
+    }
+
+    /// To here.
+    pub(super) fn arrived_none(&mut self) {
+        self.session = None;
+    }
+
     /// Write out what the batch left in outboxes and interfaces.
     pub(crate) fn flush(&mut self) {
         let now = self.now;
         while let Some(peer) = self.touched_links.pop() {
-            let Some(link) = self.link(peer) else {
+            let Ok(index) = self.links.binary_search_by_key(&peer, |link| link.peer) else {
                 continue;
             };
+            let link = &mut self.links[index];
             link.touched = false;
-            if let Err(reason) = link.flush(now) {
+            let result = match (&link.transmit, &mut self.native) {
+                (Transmit::Native(_), Some(native)) => native.flush_link(link, now),
+                _ => link.flush(now),
+            };
+            if let Err(reason) = result {
                 self.close_link(peer, reason, true);
             }
         }
@@ -228,9 +280,18 @@ impl Ports for WorkerPorts {
     }
 
     fn commit_peer(&mut self, peer: PeerId) {
-        let now = self.now;
+        let (now, session) = (self.now, self.session);
         if let Some(link) = self.link(peer) {
-            link.outbox.commit_data(now);
+            // Other packets than the one that arrived, such as errors about it, are not a session's.
+            let kind = match session {
+                Some(addresses)
+                    if link.outbox.reserved().get(ADDRESSES) == Some(&addresses[..]) =>
+                {
+                    BodyKind::Session
+                }
+                _ => BodyKind::Other,
+            };
+            link.outbox.commit_data(kind, now);
             link.stats.tx_packets.add(1);
             if !link.touched {
                 link.touched = true;

@@ -393,6 +393,7 @@ impl Worker {
                 }
                 Kind::Control => {
                     control.extend_from_slice(packet);
+                    self.ports.note_native_port(peer, frame.reserved);
                 }
             }
             packets += 1;

@@ -1,7 +1,7 @@
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket as StdSocket};
 
-use super::super::unreachable::ErrorQueue;
+use super::super::unreachable::{ErrorQueue, NetworkError};
 use super::*;
 
 const LOOPBACKS: [SocketAddr; 2] = [
@@ -28,7 +28,7 @@ fn send(socket: &UdpSocket, destination: SocketAddr) {
         segment_size: None,
         src_ip: None,
     };
-    socket.send(&transmit).unwrap();
+    socket.try_send(&transmit).unwrap();
 }
 
 async fn receive(socket: &UdpSocket) -> io::Result<usize> {
@@ -58,8 +58,11 @@ async fn a_closed_port_is_reported_with_its_address() {
         send(&socket, remote);
         send(&socket, remote);
         let limit = Duration::from_secs(1);
-        let reported = tokio::time::timeout(limit, errors.unreachable()).await;
-        assert_eq!(reported.unwrap().unwrap(), [remote]);
+        let reported = tokio::time::timeout(limit, errors.errors()).await;
+        assert_eq!(
+            reported.unwrap().unwrap(),
+            [NetworkError::Unreachable(remote)]
+        );
     }
 }
 
@@ -89,7 +92,7 @@ async fn after_errors_it_receives_and_rests() {
         }
         let reports = async {
             loop {
-                errors.unreachable().await.unwrap();
+                errors.errors().await.unwrap();
             }
         };
         let arrived = async {
@@ -125,4 +128,35 @@ async fn a_full_socket_is_left_alone_for_a_moment() {
         .await
         .unwrap();
     assert!(socket.opened.elapsed() >= until);
+}
+
+#[tokio::test]
+async fn another_reader_passes_on_what_is_quics() {
+    for address in LOOPBACKS {
+        let socket = Arc::new(open(address).0);
+        let other = StdSocket::bind(address).unwrap();
+        let local = socket.local_addr().unwrap();
+        other.send_to(b"one", local).unwrap();
+        assert_eq!(receive(&socket).await.unwrap(), 1);
+        // Whoever waits while the reader changes goes on.
+        let (waiting, reader) = tokio::join!(receive(&socket), async {
+            tokio::task::yield_now().await;
+            let reader = socket.divert().unwrap();
+            other.send_to(b"two", local).unwrap();
+            reader.readable().await.unwrap();
+            let mut buffer = vec![0; 65535];
+            let mut meta = [RecvMeta::default()];
+            let mut buffers = [IoSliceMut::new(&mut buffer)];
+            assert_eq!(reader.receive(&mut buffers, &mut meta), Some(1));
+            assert_eq!(reader.receive(&mut buffers, &mut [meta[0]]), None);
+            reader.inbox().push(meta[0], &buffer[..meta[0].len]);
+            reader.inbox().wake();
+            reader
+        });
+        assert_eq!(waiting.unwrap(), 1);
+        other.send_to(b"three", local).unwrap();
+        let both = tokio::time::timeout(Duration::from_millis(50), receive(&socket));
+        assert!(both.await.is_err(), "QUIC reads as well");
+        drop(reader);
+    }
 }
