@@ -70,6 +70,9 @@ pub enum Lookup<'a> {
     Unknown,
 }
 
+/// Room of a shard that is always kept.
+const SHARD_KEPT: usize = 16;
+
 type Shard = HashMap<u64, Arc<FibEntry>, SubnetHash>;
 
 /// The table. Cloning is cheap (256 reference counts).
@@ -149,7 +152,12 @@ impl Fib {
     pub fn remove(&mut self, subnet: Subnet) {
         let index = self.shard_index(subnet);
         if self.shards[index].contains_key(&subnet.bits()) {
-            Arc::make_mut(&mut self.shards[index]).remove(&subnet.bits());
+            let shard = Arc::make_mut(&mut self.shards[index]);
+            shard.remove(&subnet.bits());
+            // Room that a flood left. Twice what is needed stays, so that a route that comes and goes costs nothing.
+            if shard.capacity() > SHARD_KEPT && shard.len() < shard.capacity() / 8 {
+                shard.shrink_to((shard.len() * 2).max(SHARD_KEPT));
+            }
         }
     }
 
@@ -318,5 +326,25 @@ mod tests {
         fib.remove(subnet);
         assert!(reader.fib().route(subnet).is_some());
         assert_eq!((fib.len(), reader.fib().len()), (0, 1));
+    }
+
+    #[test]
+    fn a_table_gives_back_what_a_flood_took() {
+        let subnet = |number: u32| {
+            let [a, b, c, d] = number.to_be_bytes();
+            Subnet::from_octets([4, 0, 0, 0, a, b, c, d])
+        };
+        let mut fib = Fib::new(42);
+        let room = |fib: &Fib| -> usize { fib.shards.iter().map(|shard| shard.capacity()).sum() };
+        let entry = Arc::new(FibEntry::new(PeerId(1), PublicKey([1; 32])));
+        for number in 0..50_000 {
+            fib.insert(subnet(number), Arc::clone(&entry));
+        }
+        assert!(room(&fib) >= 50_000);
+        for number in 1..50_000 {
+            fib.remove(subnet(number));
+        }
+        assert!(room(&fib) <= 2 * SHARD_KEPT * SHARDS, "{}", room(&fib));
+        assert!(fib.route(subnet(0)).is_some());
     }
 }
