@@ -1,4 +1,5 @@
 mod against_snow;
+mod recorder;
 mod vectors;
 
 use super::*;
