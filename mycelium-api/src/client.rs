@@ -1,7 +1,7 @@
 //! A blocking client: one method per path, errors that a person understands.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use ureq::{Agent, Timeout};
 use crate::address::{Address, DEFAULT_SOCKET, NETWORK_HEADER, network_namespace};
 use crate::{
     AddIdentity, AddPeer, Identity, Info, PacketStatistics, PeerStats, PublicKey, PublicKeyReply,
-    QueriedSubnet, Route, Status, path,
+    QueriedSubnet, Route, Session, Status, path,
 };
 
 #[cfg(unix)]
@@ -216,6 +216,16 @@ impl Client {
     /// Remove an identity (ours); its interface goes, and its subnet is retracted.
     pub fn remove_identity(&self, id: u32) -> Result<(), Error> {
         self.delete(&path::IDENTITY.replace("{id}", &id.to_string()))
+    }
+
+    /// Sessions with remote identities (ours).
+    pub fn sessions(&self) -> Result<Vec<Session>, Error> {
+        self.get(path::SESSIONS)
+    }
+
+    /// Do not hold the identity with this address to session v2 any more (ours).
+    pub fn forget_session(&self, ip: Ipv6Addr) -> Result<(), Error> {
+        self.delete(&path::SESSION.replace("{ip}", &segment(&ip.to_string())))
     }
 
     /// The body of a successful `GET`, as it came.

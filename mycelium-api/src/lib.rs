@@ -19,6 +19,8 @@
 //! | `GET /admin/identities` (ours) | | `[`[`Identity`]`]` |
 //! | `POST /admin/identities` (ours) | [`AddIdentity`] | 201 [`Identity`]; 400, 409 |
 //! | `DELETE /admin/identities/{id}` (ours) | | 204; 404 unknown, 409 the node's own |
+//! | `GET /admin/sessions` (ours) | | `[`[`Session`]`]` |
+//! | `DELETE /admin/sessions/{ip}` (ours) | | 204; 400 no overlay address, 404 not pinned |
 //!
 //! Errors have a plain text body: one sentence for a person.
 
@@ -32,6 +34,7 @@ mod key;
 pub mod path;
 mod peer;
 mod route;
+mod session;
 mod stats;
 mod status;
 
@@ -42,6 +45,7 @@ pub use info::{Info, PublicKeyReply};
 pub use key::{ParseKeyError, PublicKey};
 pub use peer::{AddPeer, ConnectionState, PeerDetails, PeerStats, PeerType};
 pub use route::{Metric, QueriedSubnet, Route};
+pub use session::{Session, SessionCounts, SessionDrops, SessionProtocol};
 pub use stats::{PacketStatEntry, PacketStatistics};
 pub use status::{
     Health, HealthState, Listener, ListenerService, PeerCounts, RouteCounts, Status, Traffic,

@@ -24,3 +24,7 @@ pub const STATUS: &str = "/admin/status";
 pub const IDENTITIES: &str = "/admin/identities";
 /// One identity, by number: remove (ours).
 pub const IDENTITY: &str = "/admin/identities/{id}";
+/// Sessions with remote identities: list (ours).
+pub const SESSIONS: &str = "/admin/sessions";
+/// The pin of one remote identity, by any of its addresses: remove (ours).
+pub const SESSION: &str = "/admin/sessions/{ip}";

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, PublicKey};
+use crate::{Identity, PublicKey, SessionCounts};
 
 /// Answer of `GET /admin/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Status {
     pub peers: PeerCounts,
     /// Routes, counted.
     pub routes: RouteCounts,
+    /// Sessions, counted; absent from nodes that have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionCounts>,
     /// Traffic since the start.
     pub traffic: Traffic,
     /// Ports that are open for peers, the API and others.

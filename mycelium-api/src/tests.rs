@@ -279,6 +279,11 @@ fn status() {
                 ..PeerCounts::default()
             },
             routes: RouteCounts::default(),
+            sessions: Some(SessionCounts {
+                v2: 3,
+                v1: 1,
+                ..SessionCounts::default()
+            }),
             traffic: Traffic::default(),
             listeners: vec![Listener {
                 service: ListenerService::Tcp,
@@ -295,6 +300,7 @@ fn status() {
                 r#"{{"version":"0.1.0","startTime":1700000000,"uptime":60,"publicKey":"{KEY}","address":"430::1","subnet":"430::/64","#,
                 r#""health":{{"state":"degraded","warnings":[{{"code":"no-peer-alive","text":"no peer is alive"}}]}},"#,
                 r#""peers":{{"total":1,"alive":0,"connecting":0,"dead":1}},"routes":{{"selected":0,"fallback":0,"queried":0}},"#,
+                r#""sessions":{{"v2":3,"v1":1,"waiting":0,"pins":0}},"#,
                 r#""traffic":{{"txBytes":0,"rxBytes":0,"fromHostPackets":0,"toHostPackets":0,"forwardedPackets":0,"droppedPackets":0}},"#,
                 r#""listeners":[{{"service":"tcp","address":"[::]:9651"}}],"tun":{{"name":"mycelium","mtu":1400}},"#,
                 r#""identities":[{{"id":0,"publicKey":"{KEY}","address":"430:9364:d8d8:84a9:dd60:de78:c767:d361","subnet":"430:9364:d8d8:84a9::/64","tunName":"mycelium"}}]}}"#,
@@ -330,4 +336,36 @@ fn the_secret_of_a_new_identity_travels_as_hex_and_does_not_print() {
         let error = from_str::<AddIdentity>(&request).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
+}
+
+#[test]
+fn a_session_reads_back_and_leaves_out_what_is_unknown() {
+    let session = Session {
+        identity: 0,
+        address: "437:5106:5530:1589:7c53:fa73:c63e:1ddb".parse().unwrap(),
+        subnet: "437:5106:5530:1589::/64".to_owned(),
+        public_key: PublicKey([7; 32]),
+        protocol: SessionProtocol::V1,
+        suite: None,
+        hybrid: false,
+        pinned: false,
+        initiated: false,
+        age: None,
+        rekeys: 0,
+        path_size: None,
+        tx_packets: 1,
+        rx_packets: 2,
+        drops: SessionDrops {
+            replay: 1,
+            authentication: 2,
+            v1: 3,
+            malformed: 4,
+        },
+    };
+    assert_eq!(session.drops.total(), 10);
+    let text = serde_json::to_string(&session).unwrap();
+    assert!(text.contains(r#""protocol":"v1","hybrid":false"#), "{text}");
+    assert!(text.contains(r#""drops":{"replay":1,"authentication":2,"v1":3,"malformed":4}"#));
+    assert!(!text.contains("age") && !text.contains("suite") && !text.contains("pathSize"));
+    assert_eq!(from_str::<Session>(&text).unwrap(), session);
 }

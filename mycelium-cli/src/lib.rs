@@ -22,6 +22,7 @@ pub mod key_file;
 pub mod peers;
 mod quantity;
 pub mod routes;
+pub mod sessions;
 pub mod shell;
 pub mod stats;
 pub mod status;
@@ -66,6 +67,12 @@ pub enum Command {
     /// network or a workload, with its own interface, in its own network namespace where one is named. All share
     /// the node's links and routes. Without a subcommand, identities are listed.
     Identities(identities::Args),
+    /// Show how packets to and from remote identities are protected
+    ///
+    /// One line for each remote identity of which anything is known: whether packets go on a session (v2: keys that
+    /// are renewed and forgotten, no replay, hybrid against quantum computers) or as in mycelium 0.7 (v1), whether it
+    /// is held to that (pinned), and what was dropped. Without a subcommand, sessions are listed.
+    Sessions(sessions::Args),
     /// Show an overlay at work: three nodes in network namespaces of their own, A, R and B, where R only relays
     ///
     /// Brings the nodes up, shows their addresses, peers and routes, pings B from A, moves data and prints the rate.
@@ -157,6 +164,7 @@ fn execute(
         Command::Routes(args) => routes::run(args, &context.client(), out),
         Command::Stats(args) => stats::run(args, &context.client(), out),
         Command::Identities(args) => identities::run(args, &context.client(), out),
+        Command::Sessions(args) => sessions::run(args, &context.client(), out),
         Command::Completions(args) => shell::completions(&args, (context.root)(), out),
         Command::Man(args) => shell::man(&args, (context.root)(), out),
     }?;

@@ -46,6 +46,7 @@ pub(crate) fn run(
     write_self(&status, out)?;
     write_peers(&status, &peers, out)?;
     write_traffic(&status, out)?;
+    write_sessions(&status, out)?;
     write_identities(&status, out)
 }
 
@@ -194,6 +195,20 @@ fn write_traffic(status: &Status, out: &mut dyn Write) -> Result<(), Error> {
             traffic.to_host_packets,
             traffic.forwarded_packets,
             traffic.dropped_packets
+        ),
+    )
+}
+
+fn write_sessions(status: &Status, out: &mut dyn Write) -> Result<(), Error> {
+    let Some(sessions) = &status.sessions else {
+        return Ok(());
+    };
+    line(
+        out,
+        "Sessions",
+        &format!(
+            "{} on v2, {} on v1, {} waiting, {} pinned",
+            sessions.v2, sessions.v1, sessions.waiting, sessions.pins
         ),
     )
 }

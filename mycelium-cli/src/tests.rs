@@ -547,6 +547,52 @@ fn an_identity_is_removed_by_whatever_names_it() {
     assert!(error.starts_with("no identity `30`"), "{error}");
 }
 
+const SESSIONS: &str = r#"[{"identity":0,"address":"437:5106:5530:1589:7c53:fa73:c63e:1ddb","subnet":"437:5106:5530:1589::/64","publicKey":"358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254","protocol":"v2","suite":"AES-256-GCM","hybrid":true,"pinned":true,"initiated":true,"age":75,"rekeys":2,"pathSize":1162,"txPackets":5,"rxPackets":4,"drops":{"replay":1,"authentication":2,"v1":0,"malformed":0}},{"identity":3,"address":"430:9364:d8d8:84a9:dd60:de78:c767:d361","subnet":"430:9364:d8d8:84a9::/64","publicKey":"8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f","protocol":"v1","hybrid":false,"pinned":false,"initiated":false,"rekeys":0,"txPackets":0,"rxPackets":0,"drops":{"replay":0,"authentication":0,"v1":0,"malformed":0}}]"#;
+
+#[test]
+fn sessions_show_what_runs_on_v1_first_and_can_be_forgotten() {
+    let node = Node::new(&[
+        ("GET /admin/sessions", "200 OK", SESSIONS),
+        ("GET /admin/identities", "200 OK", IDENTITIES),
+        (
+            "DELETE /admin/sessions/437%3A5106%3A5530%3A1589%3A%3A1",
+            "204 No Content",
+            "",
+        ),
+    ]);
+    let table = node.run("sessions").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    assert_eq!(
+        rows[1][1..3],
+        ["430:9364:d8d8:84a9:dd60:de78:c767:d361", "v1"]
+    );
+    assert_eq!(rows[1][11], "web");
+    assert_eq!(
+        rows[2][2..11],
+        [
+            "v2, hybrid",
+            "AES-256-GCM",
+            "yes",
+            "1m 15s",
+            "2",
+            "5",
+            "4",
+            "3",
+            "1162"
+        ]
+    );
+    assert_eq!(
+        node.run("sessions --json").unwrap(),
+        format!("{SESSIONS}\n")
+    );
+    node.run("sessions forget 437:5106:5530:1589::1").unwrap();
+}
+
 const STATUS: &str = r#"{"version":"0.1.0","startTime":1700000000,"uptime":10921,"publicKey":"8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f","address":"430:9364:d8d8:84a9:dd60:de78:c767:d361","subnet":"430:9364:d8d8:84a9::/64","health":{"state":"degraded","warnings":[{"code":"tcp-port-busy","text":"TCP port 9651 is taken by another program","hint":"stop it, or choose another port with --tcp-listen-port"}]},"peers":{"total":10,"alive":1,"connecting":1,"dead":8,"bestRttMs":1.25},"routes":{"selected":12,"fallback":3,"queried":1},"traffic":{"txBytes":2048,"rxBytes":1048576,"fromHostPackets":1,"toHostPackets":2,"forwardedPackets":3,"droppedPackets":4,"rxRate":1024},"listeners":[{"service":"quic","address":"[::]:9651"},{"service":"api","address":"127.0.0.1:8989"}],"tun":{"name":"mycelium","mtu":1400},"identities":[{"id":0,"publicKey":"8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f","address":"430:9364:d8d8:84a9:dd60:de78:c767:d361","subnet":"430:9364:d8d8:84a9::/64","tunName":"mycelium"},{"id":3,"name":"web","publicKey":"358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254","address":"437:5106:5530:1589:7c53:fa73:c63e:1ddb","subnet":"437:5106:5530:1589::/64","tunName":"web0","netns":"/run/netns/web"}]}"#;
 
 const STATUS_PEERS: &str = r#"[{"endpoint":{"proto":"tcp","socketAddr":"10.0.0.9:9651"},"type":"static","connectionState":"dead","txBytes":0,"rxBytes":0,"discovered":0,"lastConnected":null,"lastError":"connection refused"},{"endpoint":{"proto":"tcp","socketAddr":"10.0.0.2:9651"},"type":"static","connectionState":"alive","txBytes":0,"rxBytes":0,"discovered":0,"lastConnected":0,"rttMs":1.25,"address":"437:5106:5530:1589:7c53:fa73:c63e:1ddb"}]"#;

@@ -259,6 +259,7 @@ impl NodeView {
                 fallback: snapshot.control.fallback.len() as u64,
                 queried: snapshot.control.queried.len() as u64,
             },
+            sessions: None,
             traffic: traffic(&peers, &snapshot.worker.dataplane),
             listeners: self.0.health.listeners(),
             tun: self
