@@ -21,6 +21,10 @@ pub struct FibEntry {
     pub next_hop: PeerId,
     /// Whose subnet it is: the key that packets to and from it are sealed with.
     pub public_key: PublicKey,
+    /// Its router-id says that it speaks session v2. Anybody on the way can say, or hide, that.
+    pub speaks_v2: bool,
+    /// The next hop is the destination itself.
+    pub direct: bool,
     /// Set by the data plane when a packet used the route, cleared by the control plane when it looks.
     used: AtomicBool,
 }
@@ -31,6 +35,8 @@ impl FibEntry {
         Self {
             next_hop,
             public_key,
+            speaks_v2: false,
+            direct: false,
             used: AtomicBool::new(false),
         }
     }

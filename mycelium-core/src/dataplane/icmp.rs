@@ -16,6 +16,9 @@ use crate::wire::icmpv6::{self, IcmpError};
 use crate::wire::ipv6::{self, Ipv6Packet};
 use crate::wire::user_data::{self, UserDataType};
 
+use crate::session::stub::{Kind, Stub};
+use crate::session::transport;
+
 use super::keys::Payer;
 use super::{DataPlane, Ports};
 
@@ -88,6 +91,22 @@ impl DataPlane {
         if !self.notices.take(self.now) {
             return None;
         }
+        let reporter = node.origin.subnet.network_address();
+        let payload_len = ADDRESS_LEN + icmpv6::error_len(quote.len());
+        // Never a handshake for a notice: a spoofed source would make every router begin one.
+        if let Some(slot) = self.sessions.live((IdentityId::NODE, subnet), self.now) {
+            let mut report = vec![0; payload_len];
+            let (original, message) = report.split_at_mut(ADDRESS_LEN);
+            original.copy_from_slice(&offender.destination.octets());
+            let (source, hop_limit) = (offender.source, DEFAULT_HOP_LIMIT);
+            icmpv6::write_error(message, error, reporter, source, hop_limit, quote);
+            return self
+                .seal_report(slot, offender.source, &report, ports)
+                .then_some(());
+        }
+        if self.sessions.refuses_v1(subnet) {
+            return None;
+        }
         let key = self
             .keys
             .get(
@@ -99,8 +118,6 @@ impl DataPlane {
                 self.now,
             )
             .ok()?;
-        let reporter = node.origin.subnet.network_address();
-        let payload_len = ADDRESS_LEN + icmpv6::error_len(quote.len());
         let header = DataHeader {
             body_len: u16::try_from(payload_len + V1_OVERHEAD).ok()?,
             hop_limit: DEFAULT_HOP_LIMIT - 1,
@@ -173,9 +190,18 @@ impl DataPlane {
             return None;
         }
 
+        let remote = Subnet::containing(original);
+        if let Some(index) = transport::index_of(quote)
+            && !self.sessions.is_off()
+            && self.sessions.sender_of((identity, remote), index).is_some()
+        {
+            return self.deliver_quote(identity, header, original, error, index, quote, ports);
+        }
+        if self.sessions.refuses_v1(remote) {
+            return None;
+        }
         let local = self.identities.get_mut(identity)?;
         let own_subnet = local.origin.subnet;
-        let remote = Subnet::containing(original);
         let Lookup::Remote(entry) = self.fib.fib().lookup(remote) else {
             return None;
         };
@@ -211,6 +237,52 @@ impl DataPlane {
         let slot = ports.host_slot(identity, icmpv6::error_len(packet.len()))?;
         let hop_limit = (header.hop_limit - 1).max(1);
         icmpv6::write_error(slot, error, header.source, view.source(), hop_limit, packet);
+        ports.commit_host(identity);
+        Some(())
+    }
+
+    /// A notice that quotes a body of a session of ours: that it opens with our own sending key proves that it was sent.
+    ///
+    /// Only that a packet went nowhere is believed. How large packets may be, sessions find out themselves.
+    fn deliver_quote(
+        &mut self,
+        identity: IdentityId,
+        header: &DataHeader,
+        destination: Ipv6Addr,
+        error: IcmpError,
+        index: u32,
+        quote: &mut [u8],
+        ports: &mut impl Ports,
+    ) -> Option<()> {
+        if !matches!(error, IcmpError::NoRoute | IcmpError::HopLimitExceeded)
+            || !self.quotes.take(self.now)
+        {
+            return None;
+        }
+        let source = header.destination;
+        let pair = (identity, Subnet::containing(destination));
+        let session = self.sessions.sender_of(pair, index)?;
+        let plaintext = session.sender.open_own(source, destination, quote).ok()?;
+        let (stub, payload) = Stub::split(plaintext)?;
+        if stub.kind != Kind::Packet {
+            return None;
+        }
+        let mut packet = vec![0; ipv6::HEADER_LEN + payload.len()];
+        if !stub.restore(&mut packet, DEFAULT_HOP_LIMIT, source, destination) {
+            return None;
+        }
+        packet[ipv6::HEADER_LEN..].copy_from_slice(payload);
+        let view = Ipv6Packet::parse(&packet).ok()?;
+        if icmpv6::must_not_answer(&view) {
+            return None;
+        }
+        let local = self.identities.get_mut(identity)?;
+        if !local.notices.take(self.now) {
+            return None;
+        }
+        let slot = ports.host_slot(identity, icmpv6::error_len(packet.len()))?;
+        let hop_limit = header.hop_limit.saturating_sub(1).max(1);
+        icmpv6::write_error(slot, error, header.source, source, hop_limit, &packet);
         ports.commit_host(identity);
         Some(())
     }

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use crate::crypto::identity::SecretKey;
 use crate::fib::{Fib, Origin};
 use crate::io::IdentityId;
 
@@ -76,6 +77,18 @@ impl Identities {
             .binary_search_by_key(&id, |known| known.origin.id)
             .ok()?;
         self.sorted.get_mut(position)
+    }
+
+    /// All ids, in order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = IdentityId> {
+        self.sorted.iter().map(|known| known.origin.id)
+    }
+
+    /// All ids with their secrets, in order.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = (IdentityId, &SecretKey)> {
+        self.sorted
+            .iter()
+            .map(|known| (known.origin.id, &known.origin.secret))
     }
 
     /// Whether the table has this identity.

@@ -11,6 +11,8 @@ use crate::wire::ipv6::{self, Ipv6Packet};
 use crate::wire::tcp_mss;
 use crate::wire::user_data::{self, UserDataError, UserDataType};
 
+use crate::session::table::RemoteHint;
+
 use super::keys::Payer;
 use super::pending::Arrival;
 use super::{DataPlane, Ports, Waiting};
@@ -30,11 +32,14 @@ impl DataPlane {
             self.stats.drop_hop_limit += 1;
             return;
         }
+        let remote = Subnet::containing(header.source);
+        if !self.sessions.is_off() && self.inbound_v2(peer, identity, header, frame, ports) {
+            return;
+        }
         let Some(local) = self.identities.get(identity) else {
             self.stats.drop_unknown_identity += 1;
             return;
         };
-        let remote = Subnet::containing(header.source);
         let entry = match self.fib.fib().lookup(remote) {
             Lookup::Remote(entry) => entry,
             Lookup::Local(_) => {
@@ -47,6 +52,18 @@ impl DataPlane {
             }
         };
         let body = frame.get_mut(BODY_OFFSET..).unwrap_or_default();
+        let body_len = body.len();
+        let hint = RemoteHint {
+            key: &entry.public_key,
+            speaks_v2: entry.speaks_v2,
+        };
+        let pair = (identity, remote);
+        if self.sessions.refuses_v1(remote) {
+            self.sessions.on_v1_refused(pair);
+            self.sessions.on_stray(pair, hint, body_len, peer, self.now);
+            self.stats.drop_v1_refused += 1;
+            return;
+        }
         let Some((sealed, nonce)) = split_v1_body(body) else {
             self.stats.drop_body_too_short += 1;
             return;
@@ -67,13 +84,21 @@ impl DataPlane {
         };
         let Ok(plaintext) = key.key.open(nonce, &[], sealed) else {
             self.stats.drop_authentication += 1;
+            self.sessions.on_stray(pair, hint, body_len, peer, self.now);
             return;
         };
         key.mark_used();
+        let hinted = !self.sessions.is_off() && user_data::has_hint(plaintext);
+        let public_key = entry.public_key;
         entry.mark_used();
         self.count_traffic(header.source, header.destination, header.packet_len());
         match user_data::parse(plaintext) {
-            Ok((UserDataType::Packet, packet)) => self.deliver(identity, header, packet, ports),
+            Ok((UserDataType::Packet, packet)) => {
+                // A packet of ours that is reflected would hint as well, but is not delivered.
+                if self.deliver(identity, header, packet, ports) && hinted {
+                    self.sessions.on_v1_hint(pair, &public_key, self.now);
+                }
+            }
             Ok((UserDataType::OutOfBandIcmp, notice)) => {
                 self.deliver_notice(identity, header, notice, ports)
             }
@@ -85,25 +110,60 @@ impl DataPlane {
         }
     }
 
-    /// Hand an opened packet to the host.
+    /// Take a handshake or a packet of a session. False: it is neither.
+    #[inline]
+    fn inbound_v2(
+        &mut self,
+        peer: PeerId,
+        identity: IdentityId,
+        header: &DataHeader,
+        frame: &mut [u8],
+        ports: &mut impl Ports,
+    ) -> bool {
+        let body = frame.get_mut(BODY_OFFSET..).unwrap_or_default();
+        let Some((index, unit)) = body.split_first_chunk() else {
+            return false;
+        };
+        let (source, destination) = (header.source, header.destination);
+        let index = u32::from_be_bytes(*index);
+        if index == 0 {
+            let is_unit =
+                self.sessions
+                    .on_unit(identity, source, destination, unit, peer, self.now);
+            self.stats.handshakes_received += u64::from(is_unit);
+            return is_unit;
+        }
+        let pair = (identity, Subnet::containing(source));
+        let opened = self
+            .sessions
+            .open(index, pair, source, destination, body, self.now);
+        match opened {
+            Some(Ok(opened)) => self.opened(identity, header, index, opened, ports),
+            Some(Err(_)) => self.stats.drop_session += 1,
+            None => return false,
+        }
+        true
+    }
+
+    /// Hand an opened packet to the host; whether it got it.
     fn deliver(
         &mut self,
         identity: IdentityId,
         header: &DataHeader,
         packet: &mut [u8],
         ports: &mut impl Ports,
-    ) {
+    ) -> bool {
         let Ok(view) = Ipv6Packet::parse(packet) else {
             self.stats.drop_inner_malformed += 1;
-            return;
+            return false;
         };
         if Subnet::containing(view.source()) != Subnet::containing(header.source) {
             self.stats.drop_inner_source += 1;
-            return;
+            return false;
         }
         if Subnet::containing(view.destination()) != Subnet::containing(header.destination) {
             self.stats.drop_inner_destination += 1;
-            return;
+            return false;
         }
         let len = view.len();
         let packet = &mut packet[..len];
@@ -111,10 +171,11 @@ impl DataPlane {
         ipv6::set_hop_limit(packet, (header.hop_limit - 1).max(1));
         let Some(slot) = ports.host_slot(identity, len) else {
             self.stats.drop_host_full += 1;
-            return;
+            return false;
         };
         slot.copy_from_slice(packet);
         ports.commit_host(identity);
         self.stats.delivered_remote += 1;
+        true
     }
 }

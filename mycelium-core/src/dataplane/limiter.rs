@@ -13,7 +13,7 @@ pub struct RateLimit {
 
 /// The state of one limit. Credit is counted in time, so refilling needs no division.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TokenBucket {
+pub(crate) struct TokenBucket {
     cost: Duration,
     capacity: Duration,
     credit: Duration,
@@ -22,7 +22,7 @@ pub(super) struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket.
-    pub(super) fn new(limit: RateLimit) -> Self {
+    pub(crate) fn new(limit: RateLimit) -> Self {
         // A rate of zero is a rate of once a century.
         let cost = Duration::from_secs(1)
             .checked_div(limit.per_second)
@@ -36,13 +36,15 @@ impl TokenBucket {
         }
     }
 
+    /// Whether one more event could pass.
+    pub(crate) fn has(&mut self, now: Time) -> bool {
+        self.fill(now);
+        self.credit >= self.cost
+    }
+
     /// Whether one more event may pass.
-    pub(super) fn take(&mut self, now: Time) -> bool {
-        self.credit = self
-            .credit
-            .saturating_add(now.since(self.filled_at))
-            .min(self.capacity);
-        self.filled_at = now.max(self.filled_at);
+    pub(crate) fn take(&mut self, now: Time) -> bool {
+        self.fill(now);
         match self.credit.checked_sub(self.cost) {
             Some(rest) => {
                 self.credit = rest;
@@ -50,5 +52,13 @@ impl TokenBucket {
             }
             None => false,
         }
+    }
+
+    fn fill(&mut self, now: Time) {
+        self.credit = self
+            .credit
+            .saturating_add(now.since(self.filled_at))
+            .min(self.capacity);
+        self.filled_at = now.max(self.filled_at);
     }
 }

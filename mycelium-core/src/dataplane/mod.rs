@@ -25,10 +25,11 @@ mod icmp;
 mod identities;
 mod inbound;
 mod keys;
-mod limiter;
+pub(crate) mod limiter;
 mod outbound;
 mod pending;
 mod ports;
+mod sealed;
 mod stats;
 mod traffic;
 
@@ -41,6 +42,10 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::addr::Subnet;
 use crate::fib::{FibReader, Lookup};
 use crate::io::{IdentityId, PeerId};
+use crate::session::config::SessionConfig;
+use crate::session::pins::Pin;
+use crate::session::table::Sessions;
+use crate::session::view::{SessionStats, SessionView};
 use crate::time::{Duration, Time};
 use crate::wire::icmpv6::IcmpError;
 
@@ -58,8 +63,19 @@ use pending::{Arrival, Parked, Pending};
 /// How soon a request for a route is repeated that the control plane had no room for.
 const REQUEST_RETRY: Duration = Duration::from_millis(10);
 
+/// Answers to path probes of all remotes.
+const PROBE_ANSWERS: RateLimit = RateLimit {
+    per_second: 1000,
+    burst: 200,
+};
+/// Sealed packets of ours, quoted in notices, that are opened.
+const QUOTES: RateLimit = RateLimit {
+    per_second: 100,
+    burst: 100,
+};
+
 /// Limits of the data plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DataPlaneConfig {
     /// Longest packet that hosts may send: the MTU of their interface. Longer ones are answered Packet Too Big.
     pub mtu: u16,
@@ -80,6 +96,10 @@ pub struct DataPlaneConfig {
     pub pending_host: PendingLimits,
     /// Packets of others that wait for a route to their destination.
     pub pending_transit: PendingLimits,
+    /// Packets of hosts that wait for a session.
+    pub pending_session: PendingLimits,
+    /// Sessions.
+    pub session: SessionConfig,
     /// Packets to us that wait for a route to their source, which names the key.
     pub pending_inbound: PendingLimits,
 }
@@ -125,6 +145,14 @@ impl Default for DataPlaneConfig {
                 ..pending_peer
             },
             pending_transit: pending_peer,
+            pending_session: PendingLimits {
+                packets_per_subnet: 64,
+                bytes_per_subnet: 128 << 10,
+                bytes_per_arrival: 4 << 20,
+                bytes: 4 << 20,
+                ..pending_peer
+            },
+            session: SessionConfig::default(),
             pending_inbound: pending_peer,
         }
     }
@@ -143,6 +171,14 @@ pub struct DataPlane {
     pending_host: Pending,
     pending_transit: Pending,
     pending_inbound: Pending,
+    pending_session: Pending,
+    sessions: Sessions,
+    /// Id of the next packet that goes in two halves.
+    next_half: u32,
+    /// Answers to path probes.
+    answers: TokenBucket,
+    /// Quotes of sealed packets of ours that are opened.
+    quotes: TokenBucket,
     stats: DataPlaneStats,
     by_source: AddressTable,
     by_destination: AddressTable,
@@ -154,8 +190,18 @@ impl DataPlane {
     /// `seed` must be fresh from the operating system at every start: nonces come from it, and v1 uses one key for ever.
     pub fn new(config: DataPlaneConfig, fib: FibReader, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha12Rng::from_seed(seed);
+        let identities = Identities::new(config.host_errors, fib.fib());
+        let mut session_seed = [0; 32];
+        rng.fill_bytes(&mut session_seed);
+        let mut sessions = Sessions::new(config.session.clone(), session_seed);
+        sessions.set_identities(identities.secrets());
         Self {
-            identities: Identities::new(config.host_errors, fib.fib()),
+            identities,
+            sessions,
+            next_half: rng.next_u32(),
+            answers: TokenBucket::new(PROBE_ANSWERS),
+            quotes: TokenBucket::new(QUOTES),
+            pending_session: Pending::new(config.pending_session, rng.next_u64()),
             keys: KeyCache::new(
                 config.keys,
                 config.host_agreements,
@@ -185,6 +231,8 @@ impl DataPlane {
         self.refresh(ports);
         self.expire(ports);
         self.repeat_requests(ports);
+        self.sessions.handle_timeout(self.now);
+        self.run_sessions(ports);
     }
 
     /// Handle one IPv6 packet of a host: already segmented, with complete checksums. It is changed in place.
@@ -192,6 +240,7 @@ impl DataPlane {
         self.stats.host_packets += 1;
         self.stats.host_bytes += packet.len() as u64;
         self.outbound(identity, packet, ports);
+        self.run_sessions(ports);
     }
 
     /// Handle one complete data packet of a peer, packet header included. It is changed in place. Bytes behind its end are
@@ -200,6 +249,7 @@ impl DataPlane {
         self.stats.peer_packets += 1;
         self.stats.peer_bytes += frame.len() as u64;
         self.route(peer, frame, ports);
+        self.run_sessions(ports);
     }
 
     /// The control plane found no route to `subnet` in time: fail what waits for it.
@@ -209,6 +259,7 @@ impl DataPlane {
         self.fail_host(subnet, ports);
         self.fail_transit(subnet, ports);
         self.fail_inbound(subnet);
+        self.run_sessions(ports);
     }
 
     /// When parked packets must be failed, or a request be repeated: call [`begin_batch`](Self::begin_batch) then.
@@ -222,7 +273,11 @@ impl DataPlane {
         if tables.iter().any(|table| table.has_unasked()) {
             return Some(self.now + REQUEST_RETRY);
         }
-        tables.into_iter().filter_map(Pending::deadline).min()
+        let parked = tables.into_iter().filter_map(Pending::deadline);
+        parked
+            .chain(self.pending_session.deadline())
+            .chain(self.sessions.poll_timeout())
+            .min()
     }
 
     /// Counters per verdict.
@@ -245,16 +300,50 @@ impl DataPlane {
         (self.keys.len(), self.keys.agreements())
     }
 
-    /// Packets that wait for a route now.
+    /// What is known of remote identities, those on v1 included.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.sessions.views(self.now)
+    }
+
+    /// Counters of sessions.
+    pub fn session_stats(&self) -> SessionStats {
+        self.sessions.stats()
+    }
+
+    /// Who is known to speak v2, and under which key.
+    pub fn pins(&self) -> Vec<Pin> {
+        self.sessions.pins()
+    }
+
+    /// Changes whenever [`pins`](Self::pins) do.
+    pub fn pin_generation(&self) -> u64 {
+        self.sessions.pin_generation()
+    }
+
+    /// Take over pins of before a restart. Call it before the first batch.
+    pub fn load_pins(&mut self, pins: &[Pin]) {
+        self.sessions.load_pins(pins);
+    }
+
+    /// Forget pin and sessions of `subnet`, whose owner went back to v1 or has another key. False if nothing was pinned.
+    pub fn forget_session(&mut self, subnet: Subnet) -> bool {
+        self.sessions.forget(subnet)
+    }
+
+    /// Packets that wait for a route, or a session, now.
     pub fn parked(&self) -> usize {
         self.pending_host.packets()
             + self.pending_transit.packets()
             + self.pending_inbound.packets()
+            + self.pending_session.packets()
     }
 
     /// Bytes that waiting packets take, bookkeeping included.
     pub fn parked_bytes(&self) -> usize {
-        self.pending_host.bytes() + self.pending_transit.bytes() + self.pending_inbound.bytes()
+        self.pending_host.bytes()
+            + self.pending_transit.bytes()
+            + self.pending_inbound.bytes()
+            + self.pending_session.bytes()
     }
 
     #[inline]
@@ -269,6 +358,12 @@ impl DataPlane {
                 let identities = &self.identities;
                 self.keys.retain_identities(|id| identities.contains(id));
             }
+            if self.sessions.identities_differ(self.identities.ids()) {
+                self.sessions.set_identities(self.identities.secrets());
+            }
+            let fib = self.fib.fib();
+            self.sessions
+                .on_routes(|subnet| matches!(fib.lookup(subnet), Lookup::Remote(_)));
             self.release(ports);
         }
     }
@@ -303,6 +398,9 @@ impl DataPlane {
         }
         while let Some(subnet) = self.pending_inbound.expired(self.now) {
             self.fail_inbound(subnet);
+        }
+        while let Some(subnet) = self.pending_session.expired(self.now) {
+            self.fail_session(subnet, ports);
         }
     }
 

@@ -12,8 +12,12 @@ use crate::wire::ipv6::{self, Ipv6Packet};
 use crate::wire::tcp_mss;
 use crate::wire::user_data::{self, UserDataType};
 
+use crate::session::path::Route;
+use crate::session::table::{RemoteHint, Way};
+
 use super::keys::{NoKey, Payer};
 use super::pending::Arrival;
+use super::sealed::Outgoing;
 use super::{DataPlane, Ports, Waiting};
 
 impl DataPlane {
@@ -87,6 +91,40 @@ impl DataPlane {
                 return;
             }
         };
+        if !self.sessions.is_off() {
+            let hint = RemoteHint {
+                key: &entry.public_key,
+                speaks_v2: entry.speaks_v2,
+            };
+            match self.sessions.way((identity, subnet), hint, self.now) {
+                Way::V1 => {}
+                Way::V2(slot) => {
+                    entry.mark_used();
+                    let route = Route {
+                        next_hop: entry.next_hop,
+                        direct: entry.direct,
+                    };
+                    let out = Outgoing {
+                        identity,
+                        source,
+                        destination,
+                        hop_limit: hop_limit - 1,
+                    };
+                    self.send_on_session(slot, route, out, packet, ports);
+                    return;
+                }
+                Way::Wait => {
+                    entry.mark_used();
+                    self.park_for_session(identity, subnet, packet);
+                    return;
+                }
+                Way::Conflict => {
+                    self.stats.drop_key_conflict += 1;
+                    self.host_error(identity, IcmpError::NoRoute, packet, ports);
+                    return;
+                }
+            }
+        }
         let key = match self.keys.get(
             identity,
             &local.origin.secret,
@@ -125,7 +163,11 @@ impl DataPlane {
         };
         header.write(head);
         let sealed_len = user_data::HEADER_LEN + len;
-        body[..user_data::HEADER_LEN].copy_from_slice(&UserDataType::Packet.header());
+        let kind = match self.sessions.is_off() {
+            true => UserDataType::Packet.header(),
+            false => UserDataType::Packet.header_with_hint(),
+        };
+        body[..user_data::HEADER_LEN].copy_from_slice(&kind);
         body[user_data::HEADER_LEN..sealed_len].copy_from_slice(packet);
         let mut nonce = [0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);

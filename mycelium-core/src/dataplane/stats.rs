@@ -40,6 +40,11 @@ counters! {
         /// Out-of-band notices of routers, turned into ICMPv6 for a host.
         pub notices_delivered,
 
+        /// Handshake units for one of our identities.
+        pub handshakes_received,
+        /// Packets of sessions that carry nothing for a host: signs of life, probes, halves whose other half is missing.
+        pub session_control,
+
         /// From a host: not an IPv6 packet, or cut short.
         pub drop_host_malformed,
         /// From a host whose identity the forwarding table does not have (yet, or any more).
@@ -77,6 +82,14 @@ counters! {
         pub drop_body_too_short,
         /// Body that does not open with the key of its source.
         pub drop_authentication,
+        /// Body of a session that was received before, too late, or does not open.
+        pub drop_session,
+        /// A v1 body from somebody who speaks v2, or while v2 is required.
+        pub drop_v1_refused,
+        /// From a host: no session with the destination came about, or it is used up.
+        pub drop_no_session,
+        /// From a host: the route names another key than the one that is pinned.
+        pub drop_key_conflict,
         /// Opened: another version of the user data header, or cut short.
         pub drop_user_data_version,
         /// Opened: a type that no rule covers.
@@ -111,6 +124,10 @@ counters! {
         /// Requests that it had no room for; repeated later.
         pub routes_request_refused,
 
+        /// Packets that went in two halves because the path is narrow.
+        pub sent_in_halves,
+        /// Handshake units sent.
+        pub handshakes_sent,
         /// ICMPv6 errors delivered to local hosts.
         pub host_errors,
         /// ICMPv6 errors that the rate limit, or a full interface, suppressed.

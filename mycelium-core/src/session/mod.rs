@@ -3,14 +3,23 @@
 //! The parts of the construction, none of which keeps state beyond its own: Noise and the KEM, the handshake over them, its
 //! fragments and what guards them under load, and the sealed packets that follow.
 
+pub mod config;
 pub mod cookie;
 pub mod fragment;
+mod halves;
 pub mod handshake;
 mod kem;
 pub mod mac;
 mod noise;
+pub(crate) mod path;
+pub mod pins;
+mod remote;
 pub mod replay;
+mod responder;
+pub(crate) mod stub;
+pub(crate) mod table;
 pub mod transport;
+pub mod view;
 
 use zeroize::Zeroizing;
 

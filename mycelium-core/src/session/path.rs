@@ -246,13 +246,19 @@ mod tests {
         let (mut path, mut hops) = (Path::new(), NextHops::default());
         let at = Time::from_millis;
         assert_eq!(fit(&mut path, &mut hops, 1128, at(0)), (Fit::Whole, None));
-        assert_eq!(fit(&mut path, &mut hops, 1400, at(0)), (Fit::Halves, Some(1414)));
+        assert_eq!(
+            fit(&mut path, &mut hops, 1400, at(0)),
+            (Fit::Halves, Some(1414))
+        );
         assert_eq!(fit(&mut path, &mut hops, 1400, at(1)), (Fit::Halves, None));
         path.answered(6, 1414, &mut hops, at(2));
         assert_eq!(path.size(), Some(1162), "a guessed id proves nothing");
         path.answered(5, 1414, &mut hops, at(2));
         assert_eq!(fit(&mut path, &mut hops, 1380, at(3)), (Fit::Whole, None));
-        assert_eq!(fit(&mut path, &mut hops, 1400, at(3)), (Fit::Halves, Some(1434)));
+        assert_eq!(
+            fit(&mut path, &mut hops, 1400, at(3)),
+            (Fit::Halves, Some(1434))
+        );
         path.answered(5, 1434, &mut hops, at(4));
         assert_eq!(fit(&mut path, &mut hops, 1400, at(5)), (Fit::Whole, None));
     }
@@ -262,10 +268,19 @@ mod tests {
         let (mut path, mut hops) = (Path::new(), NextHops::default());
         let at = Time::from_millis;
         fit(&mut path, &mut hops, 1400, at(0));
-        assert_eq!(fit(&mut path, &mut hops, 1400, at(1000)), (Fit::TooBig(1280), None));
-        assert_eq!(fit(&mut path, &mut hops, 1280, at(1000)), (Fit::Halves, None));
+        assert_eq!(
+            fit(&mut path, &mut hops, 1400, at(1000)),
+            (Fit::TooBig(1280), None)
+        );
+        assert_eq!(
+            fit(&mut path, &mut hops, 1280, at(1000)),
+            (Fit::Halves, None)
+        );
         let mut other = Path::new();
-        assert_eq!(fit(&mut other, &mut hops, 1400, at(2000)), (Fit::TooBig(1280), None));
+        assert_eq!(
+            fit(&mut other, &mut hops, 1400, at(2000)),
+            (Fit::TooBig(1280), None)
+        );
         assert_eq!(fit(&mut other, &mut hops, 1400, at(61_001)).1, Some(1414));
     }
 
@@ -275,9 +290,18 @@ mod tests {
         let at = Time::from_millis;
         fit(&mut path, &mut hops, 1380, at(0));
         path.answered(5, 1414, &mut hops, at(1));
-        assert_eq!(fit(&mut path, &mut hops, 1380, at(16_000)), (Fit::Whole, Some(1414)));
-        assert_eq!(fit(&mut path, &mut hops, 1380, at(17_100)), (Fit::Whole, Some(1414)));
-        assert_eq!(fit(&mut path, &mut hops, 1380, at(18_200)), (Fit::TooBig(1280), None));
+        assert_eq!(
+            fit(&mut path, &mut hops, 1380, at(16_000)),
+            (Fit::Whole, Some(1414))
+        );
+        assert_eq!(
+            fit(&mut path, &mut hops, 1380, at(17_100)),
+            (Fit::Whole, Some(1414))
+        );
+        assert_eq!(
+            fit(&mut path, &mut hops, 1380, at(18_200)),
+            (Fit::TooBig(1280), None)
+        );
         assert_eq!(path.size(), Some(SURE));
     }
 }

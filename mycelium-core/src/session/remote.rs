@@ -13,10 +13,12 @@ use super::config::{
     V1_FOR,
 };
 use super::cookie::{CookieKey, CookieMemory};
+use super::fragment::SecondMessage;
 use super::handshake::Initiator;
 use super::mac::MacKey;
 use super::path::Path;
 use super::transport::{Receiver, Sender};
+use super::view::SessionCounters;
 
 /// A local identity and a remote /64.
 pub(crate) type Pair = (IdentityId, Subnet);
@@ -46,29 +48,12 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) initiator: Initiator,
-    pub(crate) units: Vec<Vec<u8>>,
+    pub(crate) units: [Vec<u8>; 2],
+    /// What has come of message 2.
+    pub(crate) second: SecondMessage,
     pub(crate) started: Time,
     /// Cookie replies that made us send it again.
     pub(crate) cookies: u8,
-}
-
-/// Counts of one remote identity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionCounters {
-    /// Packets sent on sessions.
-    pub sent: u64,
-    /// Packets received on sessions.
-    pub received: u64,
-    /// Handshakes finished, in either role.
-    pub handshakes: u64,
-    /// Packets that were received before, or too late to tell.
-    pub drop_replay: u64,
-    /// Packets that did not open.
-    pub drop_authentication: u64,
-    /// v1 packets from a remote that is known to speak v2, or while v2 is required.
-    pub drop_v1: u64,
-    /// Opened, but not what any rule covers.
-    pub drop_malformed: u64,
 }
 
 /// See the module.
@@ -145,14 +130,9 @@ impl Remote {
         }
     }
 
-    /// The session to send on: the newest, or of two whose handshakes crossed the one that the lower key initiated, on which
+    /// Which session to send on: the newest, or of two whose handshakes crossed the one that the lower key initiated, on which
     /// both ends agree.
     #[inline]
-    pub(crate) fn current(&mut self, own: &PublicKey, now: Time) -> Option<&mut Session> {
-        let position = self.current_position(own, now)?;
-        self.sessions.get_mut(position)
-    }
-
     pub(crate) fn current_position(&self, own: &PublicKey, now: Time) -> Option<usize> {
         let newest = self.sessions.first()?;
         if newest.crossed
@@ -215,7 +195,8 @@ impl Remote {
 
     /// Whether an empty packet is due.
     pub(crate) fn owes(&self, now: Time) -> bool {
-        self.owed_since.is_some_and(|since| now.since(since) >= OWED)
+        self.owed_since
+            .is_some_and(|since| now.since(since) >= OWED)
     }
 
     /// Whether what was sent has stayed without an answer for so long that the other end may have lost its keys.
@@ -253,7 +234,9 @@ impl Remote {
         self.v1_for = V1_FOR;
         self.counters.handshakes += 1;
         self.sessions.insert(0, session);
-        let gone = self.sessions.drain(SESSIONS_PER_REMOTE.min(self.sessions.len())..);
+        let gone = self
+            .sessions
+            .drain(SESSIONS_PER_REMOTE.min(self.sessions.len())..);
         gone.map(|session| session.receiver.index()).collect()
     }
 

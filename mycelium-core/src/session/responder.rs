@@ -79,6 +79,11 @@ impl HalfOpens {
         self.by_index.len()
     }
 
+    /// Whether any of this pair's waits for its proof.
+    pub(crate) fn has(&self, pair: Pair) -> bool {
+        self.by_pair.contains_key(&pair)
+    }
+
     /// The one that answered this very message 1.
     pub(crate) fn find(&mut self, pair: Pair, message_hash: &[u8; 32]) -> Option<&mut HalfOpen> {
         let indices = self.by_pair.get(&pair)?;

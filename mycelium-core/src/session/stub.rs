@@ -72,7 +72,7 @@ impl Stub {
     }
 
     /// A stub of anything but an IPv6 packet: `id` where its first bytes mean one, and a length or size.
-    pub(crate) fn new(kind: Kind, id: u32, number: u16) -> [u8; LEN] {
+    pub(crate) fn bytes_of(kind: Kind, id: u32, number: u16) -> [u8; LEN] {
         let byte = match kind {
             Kind::Packet => 0,
             Kind::Message => 1,
@@ -154,7 +154,7 @@ mod tests {
         assert!(Stub::split(&mut [0x60; 7]).is_none());
         assert!(Stub::split(&mut [0x60, 0, 0, 0, 0, 0, 6, 9]).is_none());
         assert!(Stub::split(&mut [0x60, 0, 0, 0, 0, 1, 6, 0]).is_none());
-        let mut probe = Stub::new(Kind::Probe, 7, 1414);
+        let mut probe = Stub::bytes_of(Kind::Probe, 7, 1414);
         let (stub, rest) = Stub::split(&mut probe).unwrap();
         assert_eq!((stub.id(), stub.number(), rest.len()), (7, 1414, 0));
     }

@@ -19,7 +19,8 @@ use crate::time::{Duration, Time};
 use super::config::{Policy, RETRY, SessionConfig, V1_VERDICT};
 use super::cookie::{CookieJar, CookieKey, ReturnAddress};
 use super::fragment::{
-    self, CookieReply, Fragment, MessageKind, Reassembly, ReassemblyLimits, Source, Unit,
+    self, CookieReply, Fragment, MessageKind, Reassembly, ReassemblyLimits, Route, SecondMessage,
+    Source, Unit, Whole,
 };
 use super::halves::Halves;
 use super::handshake::{Arrival, Established, Hello, Initiator, Local, Responder, Timestamp};
@@ -31,8 +32,6 @@ use super::responder::{Budgets, HalfOpen, HalfOpens, Room};
 use super::transport::ReceiveError;
 use super::view::{Protocol, SessionStats, SessionView};
 
-/// Longest handshake unit: what a data packet of 1162 bytes has room for behind its header and the zero index.
-const MAX_UNIT_LEN: usize = 1162 - 40 - 4;
 /// Cookie replies that one message 1 is repeated for.
 const COOKIES_PER_MESSAGE: u8 = 2;
 /// Our confirmation is repeated after these, counted from the session's start, until something is heard.
@@ -203,6 +202,11 @@ impl Sessions {
         }
     }
 
+    /// Whether `ids` are not those of [`set_identities`](Self::set_identities).
+    pub(crate) fn identities_differ(&self, ids: impl Iterator<Item = IdentityId>) -> bool {
+        !self.is_off() && !self.locals.keys().copied().eq(ids)
+    }
+
     // ---- sending
 
     /// How a packet of our host goes to `pair`.
@@ -214,7 +218,9 @@ impl Sessions {
         if let Some(&slot) = self.slots.get(&pair)
             && let Some(remote) = self.remotes[slot].as_mut()
             && let Some(keys) = self.locals.get(&pair.0)
-            && remote.current_position(keys.local.public_key(), now).is_some()
+            && remote
+                .current_position(keys.local.public_key(), now)
+                .is_some()
         {
             remote.last_host = now;
             if !remote.ours || remote.is_worn(self.config.rekey_after, now) {
@@ -375,9 +381,7 @@ impl Sessions {
         let index = fresh_index(&mut self.rng, &self.by_index);
         let hello = Hello {
             index,
-            timestamp: Timestamp::from_unix(
-                self.config.unix_epoch + now.since(Time::ZERO),
-            ),
+            timestamp: Timestamp::from_unix(self.config.unix_epoch + now.since(Time::ZERO)),
             has_aes: self.config.has_aes,
         };
         let Ok((initiator, message)) = Initiator::start(
@@ -394,21 +398,13 @@ impl Sessions {
             source: keys.local.address(),
             destination: remote.address,
         };
-        let mut units = fragment::split(
-            MessageKind::One,
-            &message,
-            index,
-            0,
-            scope,
-            &remote.mac_key,
-            MAX_UNIT_LEN,
-        );
+        let mut units = fragment::split_first(&message, index, scope, &remote.mac_key);
         remote.cookies.stamp(now, &mut units);
         self.stats.initiated += 1;
         self.actions.push_back(Action::Units {
             from: remote.pair.0,
             to: remote.address,
-            units: units.clone(),
+            units: units.to_vec(),
             half_open: None,
         });
         // Two, so that an answer to the one before may still come.
@@ -417,12 +413,14 @@ impl Sessions {
             initiator,
             units,
             started: now,
+            second: SecondMessage::default(),
             cookies: 0,
         });
         if let Some(old) = old {
             self.by_index.remove(&u64::from(old.initiator.index()));
         }
-        self.by_index.insert(u64::from(index), Locator::Attempt(slot));
+        self.by_index
+            .insert(u64::from(index), Locator::Attempt(slot));
         self.arm(slot);
     }
 
@@ -441,7 +439,9 @@ impl Sessions {
     ) -> Option<Result<Opened<'a>, ReceiveError>> {
         let slot = match *self.by_index.get(&u64::from(index))? {
             Locator::Session(slot) => slot,
-            Locator::HalfOpen => return self.open_first(index, pair, source, destination, body, now),
+            Locator::HalfOpen => {
+                return self.open_first(index, pair, source, destination, body, now);
+            }
             Locator::Attempt(_) => return None,
         };
         let remote = self.remotes.get_mut(slot)?.as_mut()?;
@@ -554,7 +554,8 @@ impl Sessions {
         for index in gone {
             self.by_index.remove(&u64::from(index));
         }
-        self.by_index.insert(u64::from(index), Locator::Session(slot));
+        self.by_index
+            .insert(u64::from(index), Locator::Session(slot));
         self.stats.established += 1;
         self.pin(subnet, key, ours);
         self.actions.push_back(Action::Ready(subnet));
@@ -731,7 +732,7 @@ impl Sessions {
         self.actions.push_back(Action::Units {
             from: pair.0,
             to: remote.address,
-            units: attempt.units.clone(),
+            units: attempt.units.to_vec(),
             half_open: None,
         });
     }
@@ -758,34 +759,26 @@ impl Sessions {
             return;
         };
         let attempt = &mut remote.attempts[position];
-        if !attempt.initiator.verify_reply(fragment) {
+        if !attempt.initiator.reply_key().verify(fragment.bytes()) {
             self.stats.drop_mac1 += 1;
             return;
         }
-        let Some(message) = self
-            .reassembly
-            .add(now, Source::overlay(pair.1), fragment)
-        else {
+        let Some(message) = attempt.second.add(now, fragment) else {
             return;
         };
-        let established = match attempt
+        let finished = attempt
             .initiator
-            .finish(fragment.sender(), &message, network_key)
-        {
-            Ok(established) => established,
-            Err(error) => {
-                tracing_free(&mut self.stats, error);
-                return;
-            }
+            .finish(fragment.sender(), &message.message, network_key);
+        let Ok(established) = finished else {
+            self.stats.drop_handshake += 1;
+            return;
         };
         let started = remote.attempts.remove(position).started;
         // Their initiation was answered while ours was under way.
-        let crossed = self.half_open.room(pair, now) != Room::Yes
-            || self.half_open.has(pair)
-            || remote
-                .sessions
-                .first()
-                .is_some_and(|session| !session.initiated && session.crossed && session.created >= started);
+        let crossed = self.half_open.has(pair)
+            || remote.sessions.first().is_some_and(|session| {
+                !session.initiated && session.crossed && session.created >= started
+            });
         let session = session_of(established, now, true, crossed, [0; 32]);
         self.install(slot, session);
         if let Some(Some(remote)) = self.remotes.get_mut(slot) {
@@ -812,13 +805,15 @@ impl Sessions {
             self.tell_cookie(pair, source, fragment, from, now);
             return;
         }
-        let Some(message) = self
-            .reassembly
-            .add(now, Source::overlay(pair.1), fragment)
-        else {
+        let route = Route {
+            identity: pair.0,
+            source: Source::overlay(pair.1),
+            link: from.0,
+        };
+        let Some(message) = self.reassembly.add(now, route, fragment) else {
             return;
         };
-        let message_hash: [u8; 32] = blake3::hash(&message).into();
+        let message_hash = message.hash;
         if let Some(half) = self.half_open.find(pair, &message_hash) {
             if half.may_repeat(now) {
                 let units = half.units.clone();
@@ -861,8 +856,7 @@ impl Sessions {
             }
             return;
         }
-        let Some(half) = self.respond(pair, source, fragment, &message, message_hash, from, now)
-        else {
+        let Some(half) = self.respond(pair, source, fragment, &message, from, now) else {
             self.stats.drop_handshake += 1;
             return;
         };
@@ -887,14 +881,14 @@ impl Sessions {
         pair: Pair,
         source: Ipv6Addr,
         fragment: &Fragment<'_>,
-        message: &[u8],
-        message_hash: [u8; 32],
+        message: &Whole,
         from: PeerId,
         now: Time,
     ) -> Option<HalfOpen> {
         let keys = self.locals.get(&pair.0)?;
         let identified =
-            Responder::identify(Arrival::EndToEnd { source }, &keys.local, message).ok()?;
+            Responder::identify(Arrival::EndToEnd { source }, &keys.local, &message.message)
+                .ok()?;
         let remote_key = *identified.remote_key();
         let is_ours = |other: &LocalKeys| *other.local.public_key() == remote_key;
         if self.locals.values().any(is_ours) {
@@ -907,29 +901,28 @@ impl Sessions {
         let authenticated = identified.authenticate(fragment.sender()).ok()?;
         let index = fresh_index(&mut self.rng, &self.by_index);
         let network_key = self.config.network_key.as_ref();
-        let (message, reply_key, established) = authenticated
+        let response = authenticated
             .respond(index, self.config.has_aes, network_key, &mut self.rng)
             .ok()?;
+        let established = response.established;
         let scope = Scope::EndToEnd {
             source: keys.local.address(),
             destination: source,
         };
-        let mut units = fragment::split(
-            MessageKind::Two,
-            &message,
+        let units = fragment::split_second(
+            &response.message,
             index,
             established.remote_index,
             scope,
             &MacKey::new(&remote_key, network_key),
-            MAX_UNIT_LEN,
+            &response.reply_key,
         );
-        reply_key.stamp(&mut units);
         Some(HalfOpen {
             pair,
             established,
             created: now,
-            message_hash,
-            units,
+            message_hash: message.hash,
+            units: units.to_vec(),
             sent: now,
             unsent: false,
             from,
@@ -952,9 +945,12 @@ impl Sessions {
             return;
         }
         let address = ReturnAddress::end_to_end(source);
-        let reply = self
+        let Some(reply) = self
             .jar
-            .reply(now, &address, fragment, &keys.cookie_key, &mut self.rng);
+            .reply(now, &address, fragment, &keys.cookie_key, &mut self.rng)
+        else {
+            return;
+        };
         self.stats.cookies_sent += 1;
         self.actions.push_back(Action::Units {
             from: pair.0,
@@ -965,6 +961,19 @@ impl Sessions {
     }
 
     // ---- time and what follows
+
+    /// Who is at the other end of `slot`.
+    pub(crate) fn remote_of(&self, slot: usize) -> Option<(IdentityId, Subnet, Ipv6Addr)> {
+        let remote = self.remotes.get(slot)?.as_ref()?;
+        Some((remote.pair.0, remote.pair.1, remote.address))
+    }
+
+    /// Whether anything went out on the current session of `slot`.
+    pub(crate) fn has_sent(&mut self, slot: usize, now: Time) -> bool {
+        self.outgoing(slot, now)
+            .and_then(|(remote, position)| remote.sessions.get(position))
+            .is_some_and(|session| session.sender.count() > 0)
+    }
 
     /// The next thing for the data plane to do.
     #[inline]
@@ -1200,7 +1209,11 @@ impl Sessions {
                     key: remote.key,
                     protocol: match current {
                         Some(_) => Protocol::V2,
-                        None if remote.waiting_since.is_some() || !remote.attempts.is_empty() && remote.hinted => Protocol::Waiting,
+                        None if remote.waiting_since.is_some()
+                            || !remote.attempts.is_empty() && remote.hinted =>
+                        {
+                            Protocol::Waiting
+                        }
                         None if now < remote.v1_until => Protocol::V1,
                         None => Protocol::Idle,
                     },
@@ -1217,12 +1230,12 @@ impl Sessions {
         views
     }
 
-    /// The pins, and a number that changes with them.
-    pub(crate) fn pins(&self) -> (Vec<Pin>, u64) {
-        (self.pins.entries(), self.pins.generation())
+    /// The pins.
+    pub(crate) fn pins(&self) -> Vec<Pin> {
+        self.pins.entries()
     }
 
-    /// See [`pins`](Self::pins).
+    /// Changes whenever the pins do.
     pub(crate) fn pin_generation(&self) -> u64 {
         self.pins.generation()
     }

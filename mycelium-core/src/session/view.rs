@@ -6,8 +6,6 @@ use crate::crypto::identity::PublicKey;
 use crate::io::IdentityId;
 use crate::time::Duration;
 
-use super::remote::SessionCounters;
-
 /// How packets to a remote identity go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -19,6 +17,25 @@ pub enum Protocol {
     V1,
     /// None have gone lately.
     Idle,
+}
+
+/// Counts of one remote identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// Packets sent on sessions.
+    pub sent: u64,
+    /// Packets received on sessions.
+    pub received: u64,
+    /// Handshakes finished, in either role.
+    pub handshakes: u64,
+    /// Packets that were received before, or too late to tell.
+    pub drop_replay: u64,
+    /// Packets that did not open.
+    pub drop_authentication: u64,
+    /// v1 packets from a remote that is known to speak v2, or while v2 is required.
+    pub drop_v1: u64,
+    /// Opened, but not what any rule covers.
+    pub drop_malformed: u64,
 }
 
 /// One local and one remote identity.

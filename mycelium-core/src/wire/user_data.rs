@@ -31,6 +31,12 @@ pub enum UserDataError {
 }
 
 impl UserDataType {
+    /// The same, and that its sender speaks session v2.
+    pub const fn header_with_hint(self) -> [u8; HEADER_LEN] {
+        let [version, kind, _, _] = self.header();
+        [version, kind, SPEAKS_V2[0], SPEAKS_V2[1]]
+    }
+
     /// The header of user data of this type.
     pub const fn header(self) -> [u8; HEADER_LEN] {
         let kind = match self {
@@ -40,6 +46,15 @@ impl UserDataType {
         };
         [VERSION, kind, 0, 0]
     }
+}
+
+/// What the two reserved bytes say of a sender that speaks session v2 (docs/protocol.md §14): those on the way cannot hide it,
+/// as they can hide what a route says.
+pub const SPEAKS_V2: [u8; 2] = [2, 1];
+
+/// Whether `plaintext` starts with a header that says so.
+pub fn has_hint(plaintext: &[u8]) -> bool {
+    plaintext.get(2..HEADER_LEN) == Some(&SPEAKS_V2)
 }
 
 /// Tell the type, and where the payload starts: `plaintext[HEADER_LEN..]`.

@@ -1,0 +1,469 @@
+//! What docs/threat-model.md claims of sessions, at the level of the state machine.
+
+use mycelium_core::session::config::{Policy, SessionConfig};
+use mycelium_core::session::mac::NetworkKey;
+use mycelium_core::session::view::Protocol;
+use mycelium_core::time::{Duration, Time};
+use mycelium_core::wire::data::BODY_OFFSET;
+
+use crate::world::{World, is_unit, prefer};
+
+const BODY_HEAD: usize = BODY_OFFSET + 4;
+
+fn v1() -> SessionConfig {
+    SessionConfig::default()
+}
+
+#[test]
+fn the_first_packet_waits_one_round_trip_and_goes_on_a_session() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    world.send(0, 1, b"first");
+    world.run(29);
+    assert!(world.nodes[1].received().is_empty());
+    world.run(2);
+    assert_eq!(world.nodes[1].received(), [b"first"]);
+    assert_eq!(
+        world.nodes[0].protocol(world.address(1)),
+        Some(Protocol::V2)
+    );
+    assert_eq!(
+        world.nodes[1].protocol(world.address(0)),
+        Some(Protocol::V2)
+    );
+    let view = world.nodes[0].view(world.address(1)).unwrap();
+    assert!(view.pinned && view.initiated);
+}
+
+#[test]
+fn every_length_arrives_as_it_was_sent_over_direct_and_narrow_paths() {
+    for direct in [true, false] {
+        let mut world = World::connected(vec![prefer(), prefer()]);
+        world.route(0, 1, true, direct);
+        world.mtu = if direct { usize::MAX } else { 1434 };
+        for len in (0..1361).step_by(17).chain([1360]) {
+            let payload = vec![7; len];
+            world.send(0, 1, &payload);
+            world.run(50);
+            assert_eq!(world.nodes[1].received(), [payload], "{len} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_carries_1162_bytes_still_carries_1280_byte_packets() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    world.route(0, 1, true, false);
+    world.mtu = 1162;
+    world.send(0, 1, &[1; 1360]);
+    world.run(2000);
+    assert_eq!(
+        world.nodes[1].received().len(),
+        1,
+        "in halves while probing"
+    );
+    world.send(0, 1, &[1; 1360]);
+    world.run(50);
+    assert!(world.nodes[1].received().is_empty());
+    let told = world.nodes[0].out.packets.pop().unwrap();
+    assert_eq!((told[6], told[40]), (58, 2), "Packet Too Big");
+    assert_eq!(told[44..48], 1280u32.to_be_bytes());
+    world.send(0, 1, &[2; 1240]);
+    world.run(50);
+    assert_eq!(world.nodes[1].received(), [vec![2; 1240]]);
+}
+
+#[test]
+fn nodes_that_speak_v1_are_served_at_once_and_for_ever() {
+    let mut world = World::new(vec![prefer(), v1()]);
+    for (from, to) in [(0, 1), (1, 0)] {
+        world.send(from, to, b"plain");
+        world.run(11);
+        assert_eq!(world.nodes[to].received(), [b"plain"]);
+    }
+    world.run(600_000);
+    world.send(0, 1, b"plain");
+    world.run(11);
+    assert_eq!(world.nodes[1].received(), [b"plain"]);
+    assert_eq!(
+        world.nodes[0].protocol(world.address(1)),
+        Some(Protocol::V1)
+    );
+}
+
+#[test]
+fn a_forged_hint_delays_a_v1_node_once_by_less_than_a_second() {
+    let mut world = World::new(vec![prefer(), v1()]);
+    world.route(0, 1, true, true);
+    world.send(0, 1, b"wait");
+    world.run(1000);
+    assert_eq!(world.nodes[1].received(), [b"wait"]);
+    world.send(0, 1, b"go");
+    world.run(11);
+    assert_eq!(world.nodes[1].received(), [b"go"]);
+}
+
+#[test]
+fn a_stripped_hint_is_noticed_under_the_seal_of_v1() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    world.route(0, 1, false, true);
+    world.route(1, 0, false, true);
+    world.send(0, 1, b"plain");
+    world.run(300);
+    assert_eq!(world.nodes[1].received(), [b"plain"]);
+    assert!(world.nodes[1].plane.session_stats().hints_stripped > 0);
+    assert_eq!(
+        world.nodes[0].protocol(world.address(1)),
+        Some(Protocol::V2)
+    );
+}
+
+#[test]
+fn after_the_first_confirmation_v1_is_refused_whatever_the_route_says() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    world.route(0, 1, false, true);
+    world.route(1, 0, false, true);
+    world.run(400_000);
+    let mut v1_bodies = 0;
+    world.send(0, 1, b"still sealed");
+    world.run_bent(Duration::from_millis(500), |frame| {
+        let body_len = frame.len() - BODY_OFFSET;
+        v1_bodies += usize::from(!is_unit(&frame) && body_len == 40 + 12 + 4 + 28);
+        vec![frame]
+    });
+    assert_eq!(world.nodes[1].received(), [b"still sealed"]);
+    assert_eq!(v1_bodies, 0);
+    // Somebody restarts as a v1 node with the same key.
+    world.nodes[1].config.policy = Policy::Off;
+    world.restart(1, Duration::ZERO);
+    world.send(1, 0, b"downgraded");
+    world.run(100);
+    assert!(world.nodes[0].received().is_empty());
+    assert!(world.nodes[0].plane.session_stats().drop_v1 > 0);
+    let subnet = world.nodes[1].public.subnet();
+    assert!(world.nodes[0].plane.forget_session(subnet));
+    world.send(1, 0, b"forgiven");
+    world.run(100);
+    assert_eq!(world.nodes[0].received(), [b"forgiven"]);
+}
+
+#[test]
+fn pins_survive_a_restart_where_they_are_kept() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    let pins = world.nodes[0].plane.pins();
+    assert_eq!(pins.len(), 1);
+    world.restart(0, prefer().unix_epoch);
+    world.nodes[0].plane.load_pins(&pins);
+    world.nodes[1].config.policy = Policy::Off;
+    world.restart(1, Duration::ZERO);
+    world.route(0, 1, false, true);
+    world.send(1, 0, b"downgraded");
+    world.run(100);
+    assert!(world.nodes[0].received().is_empty());
+}
+
+#[test]
+fn replayed_packets_and_handshakes_do_nothing() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    let mut seen = Vec::new();
+    for n in 0..20u8 {
+        world.send(0, 1, &[n]);
+        world.send(1, 0, &[n]);
+        world.run_bent(Duration::from_millis(40), |frame| {
+            seen.push(frame.clone());
+            vec![frame]
+        });
+    }
+    assert_eq!(world.nodes[1].received().len(), 20);
+    assert_eq!(world.nodes[0].received().len(), 20);
+    let before = world.nodes[1].view(world.address(0)).unwrap().counters;
+    for wait in [0, 3_000, 200_000] {
+        world.run(wait);
+        for frame in &seen {
+            world.deliver(frame);
+        }
+        world.run(10_000);
+        assert!(world.nodes[0].received().is_empty());
+        assert!(world.nodes[1].received().is_empty());
+        // Later, packets of a session that is over make its owner ask the peer for a new one: with the real one.
+        if wait < 190_000 {
+            let after = world.nodes[1].view(world.address(0)).unwrap().counters;
+            assert_eq!(before.handshakes, after.handshakes);
+        }
+    }
+    world.send(0, 1, b"and still");
+    world.run(100);
+    assert_eq!(world.nodes[1].received(), [b"and still"]);
+}
+
+#[test]
+fn reflected_packets_do_nothing() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    world.send(0, 1, b"mirror");
+    let (_, frame) = world.wire.pop_front().unwrap();
+    let mut back = frame.clone();
+    back[8..24].copy_from_slice(&frame[24..40]);
+    back[24..40].copy_from_slice(&frame[8..24]);
+    world.deliver(&back);
+    world.deliver(&frame);
+    world.run(50);
+    assert!(world.nodes[0].received().is_empty());
+    assert_eq!(world.nodes[1].received(), [b"mirror"]);
+}
+
+#[test]
+fn no_byte_but_the_hop_limit_can_be_changed() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    world.send(0, 1, b"as it is");
+    let (_, frame) = world.wire.pop_front().unwrap();
+    for at in 0..frame.len() {
+        for bit in [0x01, 0x80] {
+            let mut changed = frame.clone();
+            changed[at] ^= bit;
+            world.deliver(&changed);
+            // Byte 2 and 3 are not looked at, 4 neither, 7 is the hop limit: the packet counts once all the same.
+            let got = world.nodes[1].received();
+            if matches!(at, 2 | 3 | 4 | 7) {
+                assert!(got.len() <= 1, "byte {at}");
+                if got.len() == 1 {
+                    world.send(0, 1, b"as it is");
+                    world.wire.clear();
+                }
+            } else {
+                assert!(got.is_empty(), "byte {at}");
+            }
+        }
+    }
+    world.send(0, 1, b"next");
+    world.run(50);
+    assert_eq!(world.nodes[1].received(), [b"next"]);
+}
+
+#[test]
+fn forged_handshake_fragments_cost_at_most_the_handshake() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    world.send(0, 1, b"through");
+    // Each unit comes with forgeries of itself before it: a relay knows all keys of MAC1.
+    world.run_bent(Duration::from_millis(5_000), |frame| {
+        let mut frames = Vec::new();
+        if is_unit(&frame) {
+            for at in [BODY_HEAD + 1, BODY_HEAD + 5, BODY_HEAD + 15, BODY_HEAD + 40] {
+                let mut forged = frame.clone();
+                forged[at] ^= 1;
+                frames.push(forged);
+            }
+        }
+        frames.push(frame);
+        frames
+    });
+    assert_eq!(world.nodes[1].received(), [b"through"]);
+}
+
+#[test]
+fn a_restarted_peer_is_rekeyed_within_a_round_trip_of_the_first_packet_to_it() {
+    for (who, epoch) in [(1, 1_700_000_000), (1, 1_699_913_600), (0, 1_699_913_600)] {
+        let mut world = World::connected(vec![prefer(), prefer()]);
+        world.run(30_000);
+        world.restart(who, Duration::from_secs(epoch));
+        world.run(1);
+        world.send(1 - who, who, b"lost: it finds out by this one");
+        // There, and a round trip for the handshake, which the restarted one begins.
+        world.run(10 + 30);
+        world.nodes[who].received();
+        world.send(1 - who, who, b"back");
+        world.run(11);
+        assert_eq!(world.nodes[who].received(), [b"back"]);
+    }
+}
+
+#[test]
+fn a_restarted_peer_that_speaks_first_is_heard_at_once() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    world.run(30_000);
+    world.restart(0, Duration::from_secs(1_699_913_600));
+    world.send(0, 1, b"me again");
+    world.run(31);
+    assert_eq!(world.nodes[1].received(), [b"me again"]);
+    world.send(1, 0, b"welcome");
+    world.run(11);
+    assert_eq!(world.nodes[0].received(), [b"welcome"]);
+}
+
+#[test]
+fn keys_rotate_without_losing_or_reordering_a_packet() {
+    let config = || SessionConfig {
+        rekey_after: Duration::from_secs(1),
+        ..prefer()
+    };
+    let mut world = World::connected(vec![config(), config()]);
+    let mut sent = Vec::new();
+    for n in 0..3000u32 {
+        world.send(0, 1, &n.to_be_bytes());
+        sent.push(n.to_be_bytes().to_vec());
+        if n % 3 == 0 {
+            world.send(1, 0, b"ack");
+        }
+        world.run(7);
+    }
+    world.run(100);
+    assert_eq!(world.nodes[1].received(), sent);
+    assert_eq!(world.nodes[0].received().len(), 1000);
+    let view = world.nodes[0].view(world.address(1)).unwrap();
+    assert!(view.counters.handshakes > 15, "{view:?}");
+}
+
+#[test]
+fn keys_are_destroyed_when_nothing_is_sent_any_more() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    let start = world.now;
+    world.run(191_000);
+    assert_eq!(
+        world.nodes[0].protocol(world.address(1)),
+        Some(Protocol::Idle)
+    );
+    assert!(world.nodes[0].plane.poll_timeout().is_none());
+    assert!(world.nodes[1].plane.poll_timeout().is_none());
+    assert!(world.now > start + Duration::from_secs(190));
+}
+
+#[test]
+fn one_way_traffic_makes_no_handshakes_but_signs_of_life() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    let before = world.nodes[0].plane.session_stats().initiated;
+    for _ in 0..100 {
+        world.send(0, 1, b"one way");
+        world.run(1000);
+    }
+    assert_eq!(world.nodes[1].received().len(), 100);
+    let stats = world.nodes[0].plane.session_stats();
+    assert_eq!(stats.initiated, before);
+}
+
+#[test]
+fn simultaneous_initiations_end_in_one_session_to_send_on() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    world.send(0, 1, b"a");
+    world.send(1, 0, b"b");
+    world.run(100);
+    assert_eq!(world.nodes[1].received(), [b"a"]);
+    assert_eq!(world.nodes[0].received(), [b"b"]);
+    for _ in 0..10 {
+        world.send(0, 1, b"a");
+        world.send(1, 0, b"b");
+        world.run(1000);
+    }
+    assert_eq!(world.nodes[1].received().len(), 10);
+    assert_eq!(world.nodes[0].received().len(), 10);
+    let initiated = |of: usize| {
+        world.nodes[of]
+            .view(world.address(1 - of))
+            .unwrap()
+            .initiated
+    };
+    assert_ne!(initiated(0), initiated(1), "both send on the same one");
+}
+
+#[test]
+fn the_responder_sends_nothing_before_the_initiators_proof() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    world.send(0, 1, b"x");
+    // Message 2 never arrives, so the initiator never proves itself: as if somebody else had made message 1.
+    let reply = world.address(1).octets();
+    world.run_bent(Duration::from_millis(300), |frame| {
+        match frame[8..24] == reply {
+            true => vec![],
+            false => vec![frame],
+        }
+    });
+    assert!(world.nodes[1].plane.session_stats().half_open > 0);
+    assert_eq!(world.nodes[1].plane.session_stats().pins, 0);
+    assert!(world.nodes[1].view(world.address(0)).is_none());
+    world.send(1, 0, b"secret for 0");
+    let mut sealed = 0;
+    world.run_bent(Duration::from_millis(300), |frame| {
+        sealed += usize::from(!is_unit(&frame));
+        vec![]
+    });
+    assert_eq!(sealed, 0, "only handshakes of its own");
+}
+
+#[test]
+fn without_the_network_key_nobody_gets_anywhere() {
+    let closed = |byte: u8| SessionConfig {
+        network_key: NetworkKey::from_bytes([byte; 32]),
+        ..prefer()
+    };
+    for stranger in [prefer(), v1(), closed(2)] {
+        let mut world = World::new(vec![closed(1), closed(1), stranger]);
+        for (from, to) in [(2, 0), (0, 2)] {
+            world.send(from, to, b"let me in");
+            world.run(5_000);
+            assert!(world.nodes[to].received().is_empty());
+        }
+        assert_eq!(world.nodes[0].plane.session_stats().answered, 0);
+        world.send(0, 1, b"among us");
+        world.run(100);
+        assert_eq!(world.nodes[1].received(), [b"among us"]);
+    }
+}
+
+#[test]
+fn require_speaks_no_v1_in_either_direction() {
+    let require = SessionConfig {
+        policy: Policy::Require,
+        ..prefer()
+    };
+    let mut world = World::new(vec![require, v1()]);
+    world.send(0, 1, b"out");
+    world.send(1, 0, b"in");
+    let mut v1_bodies = 0;
+    let from_us = world.address(0).octets();
+    world.run_bent(Duration::from_secs(10), |frame| {
+        v1_bodies += usize::from(frame[8..24] == from_us && !is_unit(&frame));
+        vec![frame]
+    });
+    assert!(world.nodes[0].received().is_empty() && world.nodes[1].received().is_empty());
+    assert_eq!(v1_bodies, 0);
+}
+
+#[test]
+fn an_initiator_without_a_route_back_is_answered_when_there_is_one() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    world.unroute(1, 0);
+    world.send(0, 1, b"who are you");
+    world.run(100);
+    assert_eq!(world.nodes[1].out.asked, 1);
+    assert!(world.nodes[1].received().is_empty());
+    world.route(1, 0, true, true);
+    world.run(31);
+    assert_eq!(world.nodes[1].received(), [b"who are you"]);
+}
+
+#[test]
+fn a_flood_of_handshakes_is_told_cookies_and_honest_ones_get_through() {
+    let mut configs = vec![prefer(), prefer()];
+    configs.extend((0..150).map(|_| prefer()));
+    let mut world = World::new(configs);
+    for from in 2..152 {
+        world.send(from, 1, b"flood");
+    }
+    world.send(0, 1, b"honest");
+    world.run(35);
+    let told = world.nodes[1].plane.session_stats().cookies_sent;
+    world.run(1000);
+    let stats = world.nodes[1].plane.session_stats();
+    assert!(told > 0, "{stats:?}");
+    let got = world.nodes[1].received();
+    assert!(got.contains(&b"honest".to_vec()));
+    assert_eq!(got.len(), 151, "cookies let all through in time: {stats:?}");
+}
+
+#[test]
+fn time_does_not_go_by_for_nothing() {
+    let world = World::connected(vec![prefer(), prefer()]);
+    assert!(
+        world.nodes[0]
+            .plane
+            .poll_timeout()
+            .is_some_and(|at| at > Time::ZERO)
+    );
+}
