@@ -41,6 +41,14 @@ impl FibEntry {
         }
     }
 
+    /// Whether packets would go the same way to the same owner.
+    pub fn leads_the_same_way(&self, other: &Self) -> bool {
+        self.next_hop == other.next_hop
+            && self.public_key == other.public_key
+            && self.speaks_v2 == other.speaks_v2
+            && self.direct == other.direct
+    }
+
     /// Note that a packet used this route. Cheap when already noted: no write.
     pub fn mark_used(&self) {
         if !self.used.load(Ordering::Relaxed) {

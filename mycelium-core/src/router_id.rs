@@ -38,8 +38,17 @@ impl RouterId {
         PublicKey(key)
     }
 
+    /// The zone bytes of a node that speaks session v2 (docs/protocol.md §14): a version and a set of flags.
+    pub const SPEAKS_V2: [u8; 2] = [2, 1];
+
+    /// Whether the zone bytes say that its owner speaks session v2. Unauthenticated.
+    pub const fn speaks_v2(&self) -> bool {
+        let [version, flags] = self.zone();
+        version == Self::SPEAKS_V2[0] && flags & Self::SPEAKS_V2[1] != 0
+    }
+
     /// The zone bytes, carried verbatim through the network.
-    pub fn zone(&self) -> [u8; 2] {
+    pub const fn zone(&self) -> [u8; 2] {
         [self.0[32], self.0[33]]
     }
 }

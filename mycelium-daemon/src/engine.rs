@@ -36,6 +36,7 @@ use mycelium_core::fib::FibPublisher;
 use mycelium_core::io::{IdentityId, PeerId};
 use mycelium_core::native::{NativeConfig, NativeEndpoint};
 use mycelium_core::node::Node;
+use mycelium_core::session::pins::Pin;
 use mycelium_core::snapshot::Snapshot;
 use mycelium_core::time::{Duration, Time};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,6 +73,8 @@ pub struct EngineConfig {
     pub dataplane: DataPlaneConfig,
     /// The interface of the node's own identity; `None` for a pure relay.
     pub host: Option<HostInterface>,
+    /// Pins of before a restart.
+    pub pins: Vec<Pin>,
 }
 
 /// The two threads.
@@ -145,7 +148,8 @@ impl Engine {
         let now = clock::now();
         let node = Node::new(config.node, secret, seed()?, now);
         let fib = FibPublisher::new(node.fib().clone());
-        let dataplane = DataPlane::new(config.dataplane, fib.reader(), seed()?);
+        let mut dataplane = DataPlane::new(config.dataplane, fib.reader(), seed()?);
+        dataplane.load_pins(&config.pins);
         let (control_tx, control_rx) = mpsc::channel(INPUTS);
         let (hints_tx, hints_rx) = mpsc::channel(HINTS);
         let (turns_tx, turns_rx) = mpsc::channel(TURNS);
@@ -388,6 +392,28 @@ impl EngineHandle {
             taken: published.taken,
             worker: report.unwrap_or_default(),
         })
+    }
+
+    /// Forget the pin and the sessions of `subnet`: its owner may speak v1 again, or have another key. False: there was no pin.
+    ///
+    /// # Errors
+    /// When the engine is stopping.
+    pub async fn forget_session(&self, subnet: Subnet) -> Result<bool, EngineError> {
+        let (done, known) = oneshot::channel();
+        self.tell_worker(WorkerCommand::ForgetSession { subnet, done })
+            .await?;
+        known.await.map_err(|_| EngineError::Stopping)
+    }
+
+    /// Who is known to speak session v2, with a number that changes with them; `None`: that number is still `unless`.
+    ///
+    /// # Errors
+    /// When the engine is stopping.
+    pub async fn pins(&self, unless: Option<u64>) -> Result<Option<(u64, Vec<Pin>)>, EngineError> {
+        let (reply, pins) = oneshot::channel();
+        self.tell_worker(WorkerCommand::Pins { unless, reply })
+            .await?;
+        pins.await.map_err(|_| EngineError::Stopping)
     }
 
     /// Ask the network for `subnet`.

@@ -29,6 +29,7 @@ pub mod node;
 pub mod notify;
 pub mod peering;
 mod server;
+mod session;
 pub mod shutdown;
 pub mod status;
 

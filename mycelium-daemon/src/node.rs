@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mycelium_api::{DEFAULT_SOCKET, ListenerService};
+use mycelium_core::config::NodeConfig;
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
+use mycelium_core::dataplane::DataPlaneConfig;
 use mycelium_core::io::PeerId;
 use mycelium_core::router_id::RouterId;
+use mycelium_core::session::config::Policy;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -39,6 +42,7 @@ use crate::peering::netmon::{self, Interfaces};
 use crate::peering::{discovery, listener};
 use crate::server::local::SocketFile;
 use crate::server::{self, Server};
+use crate::session;
 use crate::shutdown::{Request, Signals};
 use crate::status::NodeView;
 
@@ -230,6 +234,14 @@ fn start_engine(
         secret,
         EngineConfig {
             host,
+            node: NodeConfig {
+                zone: RouterId::SPEAKS_V2,
+                ..NodeConfig::default()
+            },
+            dataplane: DataPlaneConfig {
+                session: session::settings(Policy::Prefer),
+                ..DataPlaneConfig::default()
+            },
             ..EngineConfig::default()
         },
     )

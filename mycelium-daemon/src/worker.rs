@@ -9,10 +9,13 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use mycelium_core::addr::Subnet;
 use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::dataplane::{AddressTraffic, DataPlane, DataPlaneStats};
 use mycelium_core::io::{IdentityId, Output, PeerId};
 use mycelium_core::native::NativeEndpoint;
+use mycelium_core::session::pins::Pin;
+use mycelium_core::session::view::{SessionStats, SessionView};
 use mycelium_core::time::{Duration, Time};
 use quinn::VarInt;
 use socket2::SockRef;
@@ -112,6 +115,16 @@ pub(crate) enum WorkerCommand {
     Report {
         reply: oneshot::Sender<WorkerReport>,
     },
+    /// Forget the pin and the sessions of a subnet.
+    ForgetSession {
+        subnet: Subnet,
+        done: oneshot::Sender<bool>,
+    },
+    /// The pins, if they are not those of this generation.
+    Pins {
+        unless: Option<u64>,
+        reply: oneshot::Sender<Option<(u64, Vec<Pin>)>>,
+    },
     Shutdown {
         done: oneshot::Sender<()>,
     },
@@ -122,6 +135,12 @@ pub(crate) enum WorkerCommand {
 pub struct WorkerReport {
     /// Verdicts of the data plane.
     pub dataplane: DataPlaneStats,
+    /// What is known of remote identities.
+    pub sessions: Vec<SessionView>,
+    /// Counters of sessions.
+    pub session_stats: SessionStats,
+    /// Remote identities that v1 keys are held for because packets went that way.
+    pub v1_keys: usize,
     /// Traffic by source address, in no particular order.
     pub by_source: Vec<AddressTraffic>,
     /// Traffic by destination address, in no particular order.
@@ -296,6 +315,16 @@ fn handle_command(worker: &Shared, command: WorkerCommand) {
         }
         WorkerCommand::Report { reply } => {
             let _ = reply.send(worker.borrow_mut().report());
+        }
+        WorkerCommand::ForgetSession { subnet, done } => {
+            let known = worker.borrow_mut().dataplane.forget_session(subnet);
+            let _ = done.send(known);
+        }
+        WorkerCommand::Pins { unless, reply } => {
+            let worker = worker.borrow();
+            let generation = worker.dataplane.pin_generation();
+            let changed = unless != Some(generation);
+            let _ = reply.send(changed.then(|| (generation, worker.dataplane.pins())));
         }
         // Handled where the loop can be left.
         WorkerCommand::Shutdown { .. } => {}
@@ -627,6 +656,9 @@ impl Worker {
     fn report(&mut self) -> WorkerReport {
         WorkerReport {
             dataplane: *self.dataplane.stats(),
+            sessions: self.dataplane.sessions(),
+            session_stats: self.dataplane.session_stats(),
+            v1_keys: self.dataplane.key_counts().0,
             by_source: self.dataplane.by_source().iter().copied().collect(),
             by_destination: self.dataplane.by_destination().iter().copied().collect(),
             bad_streams: self.bad_streams,

@@ -278,21 +278,19 @@ impl Babel {
                     || change > self.config.significant_change.max(reluctance)
             }
         };
-        let public_key = destination
-            .sources
-            .router_id(route.source)
-            .map(|id| id.public_key());
+        let router_id = destination.sources.router_id(route.source).copied();
+        let direct = route.metric == Metric::ZERO;
         if tell {
             self.news.changed(subnet);
         }
-        let Some(public_key) = public_key else {
+        let Some(router_id) = router_id else {
             return;
         };
+        let mut fresh = FibEntry::new(peer, router_id.public_key());
+        fresh.speaks_v2 = router_id.speaks_v2();
+        fresh.direct = direct;
         let entry = self.fib.route(subnet);
-        let same =
-            entry.is_some_and(|entry| entry.next_hop == peer && entry.public_key == public_key);
-        if !same {
-            let fresh = FibEntry::new(peer, public_key);
+        if entry.is_none_or(|entry| !entry.leads_the_same_way(&fresh)) {
             if entry.is_some_and(|entry| entry.take_used()) {
                 fresh.mark_used();
             }
