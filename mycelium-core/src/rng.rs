@@ -2,6 +2,7 @@
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A seeded stream of random bytes. As good as its seed: the daemon seeds it from the operating system.
 #[derive(Debug)]
@@ -23,5 +24,53 @@ impl Rng {
     /// The next eight bytes as a number.
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
+    }
+
+    /// The next `N` bytes, which nobody can find out from this stream afterwards: it goes on from a new seed.
+    ///
+    /// For what must be forgotten. A plain stream keeps what it gave out lately, and the seed of all of it.
+    pub fn secret<const N: usize>(&mut self) -> Zeroizing<[u8; N]> {
+        let mut bytes = Zeroizing::new([0; N]);
+        self.0.fill_bytes(&mut *bytes);
+        let mut seed = self.array();
+        *self = Self::from_seed(seed);
+        seed.zeroize();
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_can_be_replayed() {
+        let draw = |mut rng: Rng| (rng.array::<5>(), *rng.secret::<7>(), rng.next_u64());
+        assert_eq!(draw(Rng::from_seed([1; 32])), draw(Rng::from_seed([1; 32])));
+        assert_ne!(draw(Rng::from_seed([1; 32])), draw(Rng::from_seed([2; 32])));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_stream_does_not_hold_what_it_gave_out_as_secret() {
+        use std::io::{Read as _, Seek as _, SeekFrom};
+
+        let mut rng = Box::new(Rng::from_seed([1; 32]));
+        let holds = |rng: &Rng, bytes: &[u8]| {
+            let mut memory = vec![0; size_of::<Rng>()];
+            let place = std::ptr::from_ref(rng).addr().try_into().unwrap();
+            let mut file = std::fs::File::open("/proc/self/mem").unwrap();
+            file.seek(SeekFrom::Start(place)).unwrap();
+            file.read_exact(&mut memory).unwrap();
+            let parts = bytes.chunks_exact(4);
+            parts
+                .filter(|part| memory.windows(4).any(|window| window == *part))
+                .count()
+        };
+        let plain: [u8; 32] = rng.array();
+        assert_ne!(holds(&rng, &plain), 0);
+        let secret = rng.secret::<64>();
+        assert_eq!(holds(&rng, &secret[..]), 0);
+        assert_eq!(holds(&rng, &plain), 0);
     }
 }

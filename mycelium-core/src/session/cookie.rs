@@ -157,7 +157,7 @@ impl CookieJar {
             self.previous = Some(old);
         }
         self.current.get_or_insert_with(|| Secret {
-            key: Zeroizing::new(rng.array()),
+            key: rng.secret(),
             since: now,
         })
     }

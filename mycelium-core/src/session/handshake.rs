@@ -189,8 +189,8 @@ impl Initiator {
         hello: &Hello,
         rng: &mut Rng,
     ) -> Result<(Self, Vec<u8>), LowOrder> {
-        let ephemeral = SecretKey::from_bytes(rng.array());
-        let seed = Zeroizing::new(rng.array());
+        let ephemeral = SecretKey::from_bytes(*rng.secret());
+        let seed = rng.secret();
         Self::start_with(context, local, remote, hello, ephemeral, seed)
     }
 
@@ -425,8 +425,8 @@ impl Authenticated {
         network_key: Option<&NetworkKey>,
         rng: &mut Rng,
     ) -> Result<Response, HandshakeError> {
-        let ephemeral = SecretKey::from_bytes(rng.array());
-        let randomness = Zeroizing::new(rng.array());
+        let ephemeral = SecretKey::from_bytes(*rng.secret());
+        let randomness = rng.secret();
         self.respond_with(local_index, has_aes, network_key, &ephemeral, &randomness)
     }
 
