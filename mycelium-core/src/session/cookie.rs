@@ -116,22 +116,32 @@ impl CookieJar {
         if (fragment.kind(), fragment.number()) != (MessageKind::One, 0) {
             return None;
         }
+        Some(self.reply_to(now, address, fragment.sender(), fragment.mac1(), key, rng))
+    }
+
+    /// The same for a first message that is whole: `sender` is its index, `mac1` the [MAC1 of its first
+    /// half](super::fragment::Whole::mac1).
+    pub fn reply_to(
+        &mut self,
+        now: Time,
+        address: &ReturnAddress,
+        sender: u32,
+        mac1: &[u8; MAC_LEN],
+        key: &CookieKey,
+        rng: &mut Rng,
+    ) -> [u8; REPLY_LEN] {
         let mut sealed = *self.fresh(now, rng).cookie(address);
         let nonce = rng.array();
         let tag = key
             .cipher()
-            .encrypt_inout_detached(
-                &XNonce::from(nonce),
-                fragment.mac1(),
-                sealed[..].as_mut().into(),
-            )
+            .encrypt_inout_detached(&XNonce::from(nonce), mac1, sealed[..].as_mut().into())
             .expect("refuses only inputs above 256 GiB");
         let mut reply = [0; REPLY_LEN];
-        reply[..12].copy_from_slice(&CookieReply::header(fragment.sender()));
+        reply[..12].copy_from_slice(&CookieReply::header(sender));
         reply[12..36].copy_from_slice(&nonce);
         reply[36..52].copy_from_slice(&sealed);
         reply[52..].copy_from_slice(&tag);
-        Some(reply)
+        reply
     }
 
     /// Whether `fragment` shows a cookie that its source was told lately.

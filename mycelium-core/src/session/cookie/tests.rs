@@ -1,6 +1,9 @@
 use super::*;
 use crate::crypto::identity::SecretKey;
-use crate::session::fragment::{Unit, split_first, split_second};
+use crate::io::IdentityId;
+use crate::session::fragment::{
+    Reassembly, ReassemblyLimits, Route, Source, Unit, split_first, split_second,
+};
 use crate::session::handshake::{MESSAGE_1_LEN, MESSAGE_2_LEN};
 use crate::session::mac::{MACS_LEN, MacKey, ReplyKey, Scope};
 
@@ -182,4 +185,25 @@ fn only_the_first_half_of_a_first_message_is_answered() {
     assert!(!answers(&first[1]));
     assert!(!answers(&second[0]));
     assert!(!answers(&second[1]));
+}
+
+#[test]
+fn a_whole_message_is_answered_whatever_half_came_last() {
+    for order in [[0, 1], [1, 0]] {
+        let (mut jar, mut rng) = (CookieJar::default(), Rng::from_seed([1; 32]));
+        let mut memory = CookieMemory::default();
+        let mut units = units(1);
+        memory.stamp(Time::ZERO, &mut units);
+        let mut table = Reassembly::new(ReassemblyLimits::default());
+        let route = Route {
+            identity: IdentityId(0),
+            source: Source::underlay([192, 0, 2, 1].into()),
+            link: 0,
+        };
+        let whole = order.map(|n| table.add(Time::ZERO, route, &fragment(&units[n])))[1]
+            .clone()
+            .unwrap();
+        let reply = jar.reply_to(Time::ZERO, &here(), 7, &whole.mac1, &key(0), &mut rng);
+        assert!(memory.accept(Time::ZERO, &key(0), &cookie_reply(&reply)));
+    }
 }

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use super::{DIGEST_LEN, Fragment, LIFETIME, digest, hash};
 use crate::addr::Subnet;
 use crate::io::IdentityId;
+use crate::session::mac::MAC_LEN;
 use crate::time::Time;
 
 /// Halves kept that claim the same place in the same message.
@@ -23,6 +24,8 @@ pub struct Whole {
     pub message: Vec<u8>,
     /// Its BLAKE3, all 32 bytes: what tells a repeated message.
     pub hash: [u8; 32],
+    /// MAC1 of its first half, which a cookie reply answers whatever half came last.
+    pub mac1: [u8; MAC_LEN],
 }
 
 /// What a fragment did to the halves that were there.
@@ -38,30 +41,41 @@ enum Kept {
 
 /// What claims to be the first and the second half of one message.
 #[derive(Debug, Default)]
-struct Claims([Vec<Box<[u8]>>; 2]);
+struct Claims([Vec<Claim>; 2]);
+
+#[derive(Debug)]
+struct Claim {
+    half: Box<[u8]>,
+    mac1: [u8; MAC_LEN],
+}
 
 impl Claims {
-    /// The message, if `half` completes one.
-    fn complete(&self, place: usize, half: &[u8], expected: &[u8; DIGEST_LEN]) -> Option<Whole> {
+    /// The message, if `fragment` completes one.
+    fn complete(&self, fragment: &Fragment<'_>) -> Option<Whole> {
+        let place = usize::from(fragment.number);
         self.0[1 - place].iter().find_map(|other| {
-            let halves = match place {
-                0 => [half, other],
-                _ => [other, half],
+            let (halves, mac1) = match place {
+                0 => ([fragment.half, &other.half], *fragment.mac1),
+                _ => ([&other.half, fragment.half], other.mac1),
             };
             let hash = hash(&halves);
-            (digest(&hash) == *expected).then(|| Whole {
+            (digest(&hash) == fragment.digest).then(|| Whole {
                 message: halves.concat(),
                 hash,
+                mac1,
             })
         })
     }
 
-    fn keep(&mut self, place: usize, half: &[u8]) -> Kept {
-        let claims = &mut self.0[place];
-        if claims.iter().any(|claim| **claim == *half) {
+    fn keep(&mut self, fragment: &Fragment<'_>) -> Kept {
+        let claims = &mut self.0[usize::from(fragment.number)];
+        if claims.iter().any(|claim| *claim.half == *fragment.half) {
             Kept::Duplicate
         } else if claims.len() < VARIANTS {
-            claims.push(half.into());
+            claims.push(Claim {
+                half: fragment.half.into(),
+                mac1: *fragment.mac1,
+            });
             Kept::New
         } else {
             Kept::TooMany
@@ -99,10 +113,9 @@ impl SecondMessage {
                 claims: Claims::default(),
             },
         };
-        let place = usize::from(fragment.number);
-        let whole = second.claims.complete(place, fragment.half, &second.digest);
+        let whole = second.claims.complete(fragment);
         if whole.is_none() {
-            self.0.insert(second).claims.keep(place, fragment.half);
+            self.0.insert(second).claims.keep(fragment);
         }
         whole
     }
@@ -249,18 +262,17 @@ impl Reassembly {
             sender: fragment.sender,
             digest: fragment.digest,
         };
-        let place = usize::from(fragment.number);
         let Some(partial) = self.partials.get_mut(&key) else {
-            self.insert(now, key, route.link, place, fragment.half);
+            self.insert(now, key, route.link, fragment);
             return None;
         };
-        let whole = partial.claims.complete(place, fragment.half, &key.digest);
+        let whole = partial.claims.complete(fragment);
         if whole.is_some() {
             self.remove(&key);
             self.stats.completed += 1;
             return whole;
         }
-        match partial.claims.keep(place, fragment.half) {
+        match partial.claims.keep(fragment) {
             Kept::New => {}
             Kept::Duplicate => self.stats.duplicates += 1,
             Kept::TooMany => self.stats.forged += 1,
@@ -276,7 +288,7 @@ impl Reassembly {
         }
     }
 
-    fn insert(&mut self, now: Time, key: Key, link: u32, place: usize, half: &[u8]) {
+    fn insert(&mut self, now: Time, key: Key, link: u32, fragment: &Fragment<'_>) {
         self.make_room(key.source, link);
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
@@ -284,7 +296,7 @@ impl Reassembly {
         self.by_source.insert((key.source, ordinal));
         self.by_link.entry(link).or_default().insert(ordinal);
         let mut claims = Claims::default();
-        claims.keep(place, half);
+        claims.keep(fragment);
         let partial = Partial {
             arrived: now,
             ordinal,

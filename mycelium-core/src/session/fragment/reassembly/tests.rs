@@ -34,6 +34,7 @@ fn a_message_is_whole_in_either_order() {
         assert_eq!(added[0], None);
         let whole = added[1].as_ref().unwrap();
         assert_eq!(whole.message.len(), MESSAGE_1_LEN);
+        assert_eq!(whole.mac1, *fragment(&units[0]).mac1());
         assert_eq!(whole.hash, *blake3::hash(&whole.message).as_bytes());
         assert!(table.is_empty());
         assert_eq!(table.stats().completed, 1);
