@@ -9,6 +9,8 @@ use mycelium_core::dataplane::{DataPlane, DataPlaneConfig};
 use mycelium_core::fib::FibPublisher;
 use mycelium_core::io::{Event, Input, Output, PeerId};
 use mycelium_core::node::Node;
+use mycelium_core::router_id::RouterId;
+use mycelium_core::session::config::Policy;
 use mycelium_core::time::Time;
 
 use crate::hostile::Attacker;
@@ -39,11 +41,19 @@ impl World {
             seed[8..16].copy_from_slice(&(node as u64).to_le_bytes());
             seed[16..20].copy_from_slice(&incarnation.to_le_bytes());
             let secret = station.identities[0].secret.clone();
-            let node = Node::new(self.config.node.clone(), secret, seed, self.now);
+            let mut config = self.config.node.clone();
+            if self.config.sessions {
+                config.zone = RouterId::SPEAKS_V2;
+            }
+            let node = Node::new(config, secret, seed, self.now);
             let data = self.config.packets.then(|| {
                 let publisher = FibPublisher::new(node.fib().clone());
                 seed[31] ^= 0xff;
-                let config = DataPlaneConfig::default();
+                let mut config = DataPlaneConfig::default();
+                if self.config.sessions {
+                    config.session.policy = Policy::Prefer;
+                    config.session.has_aes = incarnation % 2 == 0;
+                }
                 (DataPlane::new(config, publisher.reader(), seed), publisher)
             });
             Brain::Core(Box::new(Core {

@@ -39,6 +39,8 @@ pub struct WorldConfig {
     pub watch_loops: bool,
     /// Give every node a data plane, so that real packets can be sent.
     pub packets: bool,
+    /// Every node prefers session v2, and says so.
+    pub sessions: bool,
     /// What to write down.
     pub trace: TraceMode,
     /// Stations that do not run our program.

@@ -282,6 +282,12 @@ impl Remote {
             .min()
     }
 
+    /// Whether its timer is set for `at` or earlier: then it need not be set for anything later.
+    #[inline]
+    pub(crate) fn is_armed_by(&self, at: Time) -> bool {
+        self.armed.is_some_and(|armed| armed <= at)
+    }
+
     /// Whether nothing would be lost by forgetting it.
     pub(crate) fn is_idle(&self) -> bool {
         self.sessions.is_empty() && self.attempts.is_empty()

@@ -16,7 +16,7 @@ use crate::io::{IdentityId, PeerId};
 use crate::rng::Rng;
 use crate::time::{Duration, Time};
 
-use super::config::{Policy, RETRY, SessionConfig, V1_VERDICT};
+use super::config::{OWED, Policy, RETRY, SessionConfig, UNHEARD, V1_VERDICT};
 use super::cookie::{CookieJar, CookieKey, ReturnAddress};
 use super::fragment::{
     self, CookieReply, Fragment, MessageKind, Reassembly, ReassemblyLimits, Route, SecondMessage,
@@ -283,7 +283,9 @@ impl Sessions {
         if let Some(Some(remote)) = self.remotes.get_mut(slot) {
             remote.counters.sent += 1;
             remote.on_sent(now);
-            self.arm(slot);
+            if !remote.is_armed_by(now + UNHEARD) {
+                self.arm(slot);
+            }
         }
     }
 
@@ -310,7 +312,12 @@ impl Sessions {
         };
         remote.last_host = now;
         remote.ours = true;
-        remote.hinted |= hint.speaks_v2;
+        if hint.speaks_v2 && !remote.hinted {
+            // It was taken for a v1 node before; perhaps it was one.
+            remote.hinted = true;
+            remote.v1_until = now;
+            remote.quiet_until = now;
+        }
         let may_initiate = now >= remote.quiet_until && remote.attempts.is_empty();
         if !must && now < remote.v1_until {
             return Way::V1;
@@ -479,7 +486,11 @@ impl Sessions {
             {
                 self.initiate(slot, now);
             }
-            self.arm(slot);
+            if let Some(Some(remote)) = self.remotes.get_mut(slot)
+                && !remote.is_armed_by(now + OWED)
+            {
+                self.arm(slot);
+            }
         }
     }
 

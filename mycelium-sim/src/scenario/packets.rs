@@ -12,7 +12,7 @@ use crate::world::{Violation, World, WorldConfig};
 
 pub(super) const PACKETS: Scenario = Scenario {
     name: "packets",
-    about: "sealed packets between all identities: the first burst arrives whole while routes resolve, errors come back",
+    about: "packets sealed with v1 or on sessions between all identities: the first burst arrives whole while routes resolve, errors come back",
     play: packets,
 };
 
@@ -29,6 +29,7 @@ fn packets(stage: &mut Stage) -> Result<(), Violation> {
     let topology = Topology::random(nodes, 3, spec, (1, 30), stage.choices());
     let config = WorldConfig {
         packets: true,
+        sessions: stage.choices().below(3) > 0,
         ..watched()
     };
     let world = stage.build(&topology, config);
@@ -126,6 +127,14 @@ fn nobody_there(world: &mut World) -> Result<(), Violation> {
         Duration::from_millis(50),
         |world| world.check_all_settled(Demand::Reached),
     )?;
+    // It has lost its sessions. Whoever still has one finds out by the packet that is lost for it.
+    for from in 0..world.destinations().len() {
+        if from != gone {
+            world.send_packet(from, gone, 64, b"are you back?")?;
+        }
+    }
+    world.run_for(Duration::from_secs(1))?;
+    world.deliveries.clear();
     Ok(())
 }
 
