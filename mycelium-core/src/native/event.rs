@@ -6,7 +6,7 @@ use super::link_id::LinkId;
 use crate::crypto::identity::PublicKey;
 use crate::time::Duration;
 
-/// Something that happened to a link. Events of one link are in order.
+/// Something that happened to a link. Events are in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Both directions work from here on, and the other end has proved its key.
@@ -51,6 +51,12 @@ pub enum Event {
         address: SocketAddr,
         /// The longest mycelium data frame (40-byte header included) that goes in one datagram.
         max_frame: usize,
+    },
+    /// Somebody at this address sends under keys that we do not have: perhaps we have started anew and it does not know yet.
+    /// Anybody can make this happen, at most ten times a second: dial only if the address is that of a configured peer.
+    Stray {
+        /// Where the datagram came from.
+        address: SocketAddr,
     },
     /// A round trip was measured.
     Rtt {

@@ -7,15 +7,35 @@
 //! The driver, after each batch of inputs: drain [`NativeEndpoint::poll_transmit`] (control goes before the data of the
 //! batch), drain [`NativeEndpoint::poll_event`], arm one timer for [`NativeEndpoint::poll_timeout`].
 
+mod accept;
 mod config;
+mod datagram;
+mod dial;
+mod echo;
 mod endpoint;
+mod epoch;
 mod event;
+mod frame;
+mod halves;
+mod initiate;
+mod io;
+mod lane;
+mod link;
 mod link_id;
+mod liveness;
+mod path;
+mod pmtu;
+mod rtt;
+mod stats;
+mod timers;
+mod who;
 
 pub use config::NativeConfig;
-pub use endpoint::{
-    BodyKind, CloseCode, ControlError, DATA_HEADROOM, LinkSnapshot, NativeEndpoint, Received,
-    SealError, Sealed, is_native,
-};
+pub use endpoint::NativeEndpoint;
 pub use event::{DownReason, Event, Rtt};
+pub use io::{
+    BodyKind, CloseCode, ControlError, DATA_HEADROOM, LinkSnapshot, Received, SealError, Sealed,
+    is_native,
+};
 pub use link_id::LinkId;
+pub use stats::NativeStats;

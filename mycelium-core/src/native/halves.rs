@@ -1,0 +1,152 @@
+//! Hot path: see docs/architecture.md#hot-path. Data frames that are too long for the path, in two datagrams.
+//!
+//! What is cut is the sealed 33 bytes and the body together; each half is sealed whole, after the frame's number.
+
+use super::datagram::{
+    self, DATA_BODY_AT, DATA_HEADER_LEN, HALF_FIRST, HALF_OVERHEAD, HALF_SECOND, Header, SEALED_AT,
+};
+use crate::session::transport::{SealError, Sender};
+use crate::time::{Duration, Time};
+
+/// Frames of one link of which one half is here. One more, and the oldest goes. At most 64 KiB each, of a peer that has
+/// proved its key.
+const MAX_PARTIALS: usize = 16;
+/// How long the other half is waited for.
+const LIFETIME: Duration = Duration::from_millis(500);
+
+/// Two sealed datagrams, in buffers that are used again.
+#[derive(Debug, Default)]
+pub(super) struct Halves {
+    pub(super) first: Vec<u8>,
+    pub(super) second: Vec<u8>,
+}
+
+/// Whether a frame in `buffer` (with headroom) fits two datagrams of at most `size` bytes.
+pub(super) fn fits(buffer: &[u8], size: usize) -> bool {
+    (buffer.len() - SEALED_AT).div_ceil(2) + HALF_OVERHEAD <= size
+}
+
+impl Halves {
+    /// Seal the data frame behind the headroom of `buffer` as frame number `id`.
+    pub(super) fn seal(
+        &mut self,
+        sender: &mut Sender,
+        id: u32,
+        buffer: &[u8],
+    ) -> Result<(), SealError> {
+        let whole = buffer.get(SEALED_AT..).ok_or(SealError::Length)?;
+        let (front, back) = whole.split_at(whole.len().div_ceil(2));
+        for (half, kind, chunk) in [
+            (&mut self.first, HALF_FIRST, front),
+            (&mut self.second, HALF_SECOND, back),
+        ] {
+            half.clear();
+            half.resize(SEALED_AT, 0);
+            half.extend_from_slice(&id.to_be_bytes());
+            half.extend_from_slice(chunk);
+            datagram::seal(sender, kind, half)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Partial {
+    id: u32,
+    is_first: bool,
+    arrived: Time,
+    chunk: Vec<u8>,
+}
+
+/// Puts halves together.
+#[derive(Debug, Default)]
+pub(super) struct Joiner {
+    partials: Vec<Partial>,
+    /// Buffers of finished partials, to be used again.
+    spare: Vec<Vec<u8>>,
+    whole: Vec<u8>,
+}
+
+impl Joiner {
+    /// Take the opened half in `datagram`. If the frame is complete, it waits in [`frame`](Self::frame).
+    pub(super) fn add(&mut self, header: Header, datagram: &[u8], now: Time) -> bool {
+        let Some((id, chunk)) = datagram
+            .get(SEALED_AT..)
+            .and_then(<[u8]>::split_first_chunk::<4>)
+        else {
+            return false;
+        };
+        let id = u32::from_be_bytes(*id);
+        let is_first = header.kind == HALF_FIRST;
+        self.expire(now);
+        let Some(at) = self.partials.iter().position(|partial| partial.id == id) else {
+            self.keep(id, is_first, chunk, now);
+            return false;
+        };
+        if self.partials[at].is_first == is_first {
+            return false;
+        }
+        let other = self.partials.swap_remove(at);
+        let (front, back) = match is_first {
+            true => (chunk, &other.chunk[..]),
+            false => (&other.chunk[..], chunk),
+        };
+        let complete = self.join(front, back);
+        self.spare.push(other.chunk);
+        complete
+    }
+
+    /// The frame that was completed last.
+    pub(super) fn frame(&mut self) -> &mut [u8] {
+        let at = self.whole.len().min(datagram::DATA_OVERHEAD);
+        &mut self.whole[at..]
+    }
+
+    fn join(&mut self, front: &[u8], back: &[u8]) -> bool {
+        self.whole.clear();
+        self.whole.resize(SEALED_AT, 0);
+        self.whole.extend_from_slice(front);
+        self.whole.extend_from_slice(back);
+        let Some(inner) = self
+            .whole
+            .get(SEALED_AT..)
+            .and_then(<[u8]>::first_chunk::<DATA_HEADER_LEN>)
+            .copied()
+        else {
+            return false;
+        };
+        let Ok(body_len) = u16::try_from(self.whole.len() - DATA_BODY_AT) else {
+            return false;
+        };
+        datagram::write_frame_header(&mut self.whole, &inner, body_len);
+        true
+    }
+
+    fn keep(&mut self, id: u32, is_first: bool, chunk: &[u8], now: Time) {
+        if self.partials.len() >= MAX_PARTIALS {
+            // In order of arrival but for gaps that `swap_remove` fills: near enough to the oldest.
+            let oldest = self.partials.remove(0);
+            self.spare.push(oldest.chunk);
+        }
+        let mut kept = self.spare.pop().unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(chunk);
+        self.partials.push(Partial {
+            id,
+            is_first,
+            arrived: now,
+            chunk: kept,
+        });
+    }
+
+    fn expire(&mut self, now: Time) {
+        let spare = &mut self.spare;
+        self.partials.retain_mut(|partial| {
+            let fresh = now.since(partial.arrived) < LIFETIME;
+            if !fresh {
+                spare.push(std::mem::take(&mut partial.chunk));
+            }
+            fresh
+        });
+    }
+}
