@@ -2,15 +2,17 @@
 //! else.
 
 use std::collections::HashMap;
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
+use node_integration::link;
 
 use super::icmp::is_timeout;
+use crate::daemon::Node;
 use crate::lab::Host;
 use crate::wait;
 
@@ -142,6 +144,138 @@ impl Numbered {
                 .map_err(|_| anyhow!("a stream's thread panicked"))?;
         }
         Ok(self.report())
+    }
+}
+
+/// The address of the same subnet that differs in its last bit.
+pub fn neighbour_of(address: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() ^ 1)
+}
+
+/// Give the node's host that second address, on the overlay's `interface`, as soon as the node's own is there.
+pub fn listen_beside(node: &Node, interface: &str) -> anyhow::Result<()> {
+    wait::until("the overlay's address", Duration::from_secs(10), || {
+        node.host()
+            .inside(|| UdpSocket::bind(SocketAddr::from((node.address(), 0))))??;
+        Ok(Some(()))
+    })?;
+    let beside = IpAddr::V6(neighbour_of(node.address()));
+    link::add_address(node.host().namespace(), interface, beside, 128)?;
+    Ok(())
+}
+
+/// Streams in both directions between two nodes that [`listen_beside`].
+#[derive(Debug)]
+pub struct BothWays {
+    /// From the first to the second.
+    pub there: Numbered,
+    /// From the second to the first.
+    pub back: Numbered,
+}
+
+/// What both streams came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// From the first to the second.
+    pub there: NumberedReport,
+    /// From the second to the first.
+    pub back: NumberedReport,
+}
+
+impl BothWays {
+    /// Start both, each with a datagram of `size` bytes every `interval`.
+    pub fn start(a: &Node, b: &Node, interval: Duration, size: usize) -> anyhow::Result<Self> {
+        let one_way = |from: &Node, to: &Node| {
+            let beside = Some(neighbour_of(to.address()));
+            Numbered::start(
+                (from.host(), from.address()),
+                (to.host(), to.address()),
+                beside,
+                interval,
+                size,
+            )
+        };
+        Ok(Self {
+            there: one_way(a, b)?,
+            back: one_way(b, a)?,
+        })
+    }
+
+    /// Wait until something sent after `since` has arrived in each direction; how long after `since` that was.
+    pub fn flowing(&self, since: Instant, limit: Duration) -> anyhow::Result<Duration> {
+        let there = self.there.arrival_since(since, limit).context("there")?;
+        let back = self.back.arrival_since(since, limit).context("back")?;
+        Ok(there.max(back).saturating_duration_since(since))
+    }
+
+    /// Counts so far.
+    pub fn report(&self) -> Outcome {
+        Outcome {
+            there: self.there.report(),
+            back: self.back.report(),
+        }
+    }
+
+    /// Stop both, with some time for what is under way.
+    pub fn stop(self) -> anyhow::Result<Outcome> {
+        let grace = Duration::from_millis(200);
+        Ok(Outcome {
+            there: self.there.stop(grace)?,
+            back: self.back.stop(grace)?,
+        })
+    }
+}
+
+impl NumberedReport {
+    /// What was added to `earlier`.
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            sent: self.sent - earlier.sent,
+            arrived: self.arrived - earlier.arrived,
+            duplicates: self.duplicates - earlier.duplicates,
+            changed: self.changed - earlier.changed,
+            astray: self.astray - earlier.astray,
+        }
+    }
+}
+
+impl Outcome {
+    /// What was added to `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            there: self.there.since(&earlier.there),
+            back: self.back.since(&earlier.back),
+        }
+    }
+
+    /// An error unless nothing came twice, changed, or to another address.
+    pub fn check_clean(&self) -> anyhow::Result<()> {
+        for (way, outcome) in [("there", self.there), ("back", self.back)] {
+            ensure!(
+                outcome.duplicates == 0,
+                "{way}: delivered twice: {outcome:?}"
+            );
+            ensure!(
+                outcome.changed == 0,
+                "{way}: delivered changed: {outcome:?}"
+            );
+            ensure!(
+                outcome.astray == 0,
+                "{way}: delivered elsewhere: {outcome:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The share of datagrams that arrived, the worse of the two directions.
+    pub fn share(&self) -> f64 {
+        let share = |outcome: NumberedReport| {
+            let arrived = u32::try_from(outcome.arrived).unwrap_or(u32::MAX);
+            let sent = u32::try_from(outcome.sent).unwrap_or(u32::MAX).max(1);
+            f64::from(arrived) / f64::from(sent)
+        };
+        share(self.there).min(share(self.back))
     }
 }
 

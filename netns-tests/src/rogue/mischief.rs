@@ -7,6 +7,7 @@ use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::wire::data::BODY_OFFSET;
 
 use super::forge::{self, address};
+use crate::probe::numbered::neighbour_of;
 
 const SOURCE: usize = 8;
 const DESTINATION: usize = 24;
@@ -318,11 +319,6 @@ impl Meddler {
     fn scatter(&self) -> u64 {
         self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33
     }
-}
-
-/// The address of the same subnet that differs in its last bit; tests listen there.
-pub fn neighbour_of(address: Ipv6Addr) -> Ipv6Addr {
-    Ipv6Addr::from_bits(address.to_bits() ^ 1)
 }
 
 fn put(packet: &mut [u8], at: usize, address: Ipv6Addr) {

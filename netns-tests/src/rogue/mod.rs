@@ -6,6 +6,7 @@
 mod eavesdropper;
 mod forge;
 mod mischief;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -27,8 +28,9 @@ use mycelium_core::wire::frame::{self, Kind};
 
 use eavesdropper::Eavesdropper;
 pub use eavesdropper::Overheard;
+pub use mischief::Mischief;
 use mischief::{Meddler, Sending};
-pub use mischief::{Mischief, neighbour_of};
+pub use wire::{WireMischief, Wiretap};
 
 use crate::daemon::{PORT, key_of};
 use crate::lab::Host;
