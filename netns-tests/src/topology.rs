@@ -20,11 +20,17 @@ pub enum Underlay {
     Quic4,
     /// QUIC over IPv6.
     Quic6,
+    /// The native link over IPv4.
+    Udp4,
+    /// The native link over IPv6.
+    Udp6,
 }
 
 impl Underlay {
-    /// All of them.
+    /// Those that the present network speaks.
     pub const ALL: [Self; 4] = [Self::Tcp4, Self::Tcp6, Self::Quic4, Self::Quic6];
+    /// Those that only our nodes speak.
+    pub const NATIVE: [Self; 2] = [Self::Udp4, Self::Udp6];
 
     /// Whether links are QUIC connections.
     pub fn is_quic(self) -> bool {
@@ -39,6 +45,8 @@ impl Underlay {
             Self::Tcp6 => format!("tcp://[{v6}]:{PORT}"),
             Self::Quic4 => format!("quic://{v4}:{PORT}"),
             Self::Quic6 => format!("quic://[{v6}]:{PORT}"),
+            Self::Udp4 => format!("udp://{v4}:{PORT}"),
+            Self::Udp6 => format!("udp://[{v6}]:{PORT}"),
         }
     }
 }
@@ -50,6 +58,8 @@ impl fmt::Display for Underlay {
             Self::Tcp6 => "tcp-ipv6",
             Self::Quic4 => "quic-ipv4",
             Self::Quic6 => "quic-ipv6",
+            Self::Udp4 => "udp-ipv4",
+            Self::Udp6 => "udp-ipv6",
         })
     }
 }

@@ -49,7 +49,10 @@ impl fmt::Display for Failure {
 fn main() -> ExitCode {
     let mut cases: Vec<Case> = Vec::new();
     for relays in [Ours, Upstream] {
-        for underlay in [Underlay::Tcp4, Underlay::Quic6] {
+        for underlay in [Underlay::Tcp4, Underlay::Quic6, Underlay::Udp6] {
+            if relays == Upstream && Underlay::NATIVE.contains(&underlay) {
+                continue;
+            }
             for failure in FAILURES {
                 if relays == Upstream && failure == Failure::Cable {
                     // Their relay tells B of a lost neighbour after 43 s at the earliest, and until then nobody can.
@@ -148,7 +151,7 @@ fn failover(
         outages.push(one_failure(scratch, relays, underlay, failure)?);
     }
     let (strict, generous) = match failure {
-        // Of a killed QUIC peer only an ICMP error tells at once.
+        // Of a peer that was killed on UDP only an ICMP error tells at once.
         Failure::Crash => (Duration::from_millis(30), Duration::from_millis(500)),
         Failure::Silence | Failure::Carrier | Failure::Cable => {
             (Duration::from_secs(3), Duration::from_secs(6))

@@ -106,6 +106,8 @@ impl NativeDialer {
 pub(crate) enum PeerNews {
     /// Somebody made a native link to us.
     Inbound(Box<Established>),
+    /// Somebody there has a native link that we know nothing of: perhaps ours, of before we started.
+    Stray(SocketAddr),
     /// The node at the other end of a stream takes native links at this port of the same host.
     SpeaksNative {
         peer: mycelium_core::io::PeerId,

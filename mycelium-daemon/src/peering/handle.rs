@@ -22,6 +22,8 @@ pub(crate) enum Request {
     List(oneshot::Sender<Peers>),
     Discovered(SocketAddr),
     Inbound(Box<Established>),
+    /// Somebody there believes to have a native link with us.
+    Stray(SocketAddr),
     /// The node at the other end of that stream takes native links at this port.
     SpeaksNative(PeerId, u16),
     Network(Change),

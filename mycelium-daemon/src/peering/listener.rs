@@ -55,6 +55,7 @@ pub(crate) async fn take_news(mut news: mpsc::Receiver<PeerNews>, peers: PeerHan
     while let Some(news) = news.recv().await {
         let request = match news {
             PeerNews::Inbound(link) => Request::Inbound(link),
+            PeerNews::Stray(address) => Request::Stray(address),
             PeerNews::SpeaksNative { peer, port } => Request::SpeaksNative(peer, port),
         };
         peers.send(request).await;

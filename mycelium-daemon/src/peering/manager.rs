@@ -260,6 +260,7 @@ impl<L: Links> Manager<L> {
             Request::List(reply) => drop(reply.send(self.list())),
             Request::Discovered(address) => self.on_discovered(address),
             Request::Inbound(link) => self.on_inbound(*link),
+            Request::Stray(address) => self.on_stray(address),
             Request::SpeaksNative(peer, port) => self.on_speaks_native(peer, port),
             Request::Network(change) => self.on_network_change(&change),
         }
@@ -532,6 +533,19 @@ impl<L: Links> Manager<L> {
         }
     }
 
+    /// A peer that we have not dialled again yet shows that it is there.
+    fn on_stray(&mut self, address: SocketAddr) {
+        for (endpoint, entry) in &mut self.outgoing {
+            let is_there =
+                entry.address == Some(address) || endpoint.target == Target::Address(address);
+            if let (Scheme::Udp, true, State::Waiting { until }) =
+                (endpoint.scheme, is_there, &mut entry.state)
+            {
+                *until = Instant::now();
+            }
+        }
+    }
+
     /// Whether there is still a stream to the node that an entry was made for.
     fn has_stream_to(&self, endpoint: &Endpoint) -> bool {
         let Target::Address(address) = endpoint.target else {
@@ -788,7 +802,10 @@ impl<L: Links> Manager<L> {
     }
 
     fn list(&self) -> Peers {
-        let outgoing = self.outgoing.iter().map(|(endpoint, entry)| {
+        // Attempts to move a peer to UDP are nobody's business until they succeed: the peer is listed with its stream.
+        let shown = |entry: &Outgoing| entry.origin != Origin::Moved || entry.link().is_some();
+        let all = self.outgoing.iter().filter(|(_, entry)| shown(entry));
+        let outgoing = all.map(|(endpoint, entry)| {
             let (tx, rx) = entry.link().map_or((0, 0), Link::bytes);
             PeerView {
                 endpoint: endpoint.clone(),

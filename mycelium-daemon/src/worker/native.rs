@@ -483,6 +483,12 @@ impl Worker {
             Event::PathChanged { link, address, .. } => {
                 tracing::debug!(%link, %address, "native link: another path or size");
             }
+            Event::Stray { address } => {
+                // Told again if it is lost.
+                if let Some(native) = &self.ports.native {
+                    let _ = native.news.try_send(PeerNews::Stray(address));
+                }
+            }
             Event::Observed { .. } | Event::Rtt { .. } => {}
         }
     }
