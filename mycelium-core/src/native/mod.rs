@@ -28,6 +28,8 @@ mod pmtu;
 mod rtt;
 mod stats;
 mod timers;
+#[cfg(test)]
+mod vectors;
 mod who;
 
 pub use config::NativeConfig;

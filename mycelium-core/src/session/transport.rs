@@ -154,12 +154,6 @@ impl Sender {
         Ok(counter)
     }
 
-    /// As if `count` packets had been sealed.
-    #[cfg(test)]
-    pub(super) fn set_count(&mut self, count: u64) {
-        self.next = count;
-    }
-
     /// Seal anything, in place, under a counter that came from [`take_counter`](Self::take_counter) and is used this once.
     pub fn seal(&self, counter: u64, aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
         self.key.seal(nonce(counter), aad, in_out)
@@ -181,6 +175,21 @@ impl Sender {
         }
         let aad = aad(source, destination, self.index);
         Ok(self.key.open(nonce(counter), &aad, sealed)?)
+    }
+}
+
+#[cfg(test)]
+impl Sender {
+    /// Half a session from a known key.
+    pub(crate) fn known(suite: Suite, key: [u8; 32], index: u32) -> Self {
+        let mut sender = Self::new(suite, &Zeroizing::new(key), index);
+        sender.release();
+        sender
+    }
+
+    /// As if `count` packets had been sealed.
+    pub(crate) fn set_count(&mut self, count: u64) {
+        self.next = count;
     }
 }
 
@@ -293,6 +302,14 @@ impl Receiver {
         self.window.accept(counter)?;
         self.accepted += 1;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Receiver {
+    /// Half a session from a known key.
+    pub(crate) fn known(suite: Suite, key: [u8; 32], index: u32) -> Self {
+        Self::new(suite, &Zeroizing::new(key), index)
     }
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Known-answer vectors of session v2 (docs/protocol.md section 14), from nothing but the Python standard library.
+"""Known-answer vectors of session v2 (docs/protocol.md sections 14 and 15), from nothing but the Python standard library.
 
     python3 session_v2.py > session_v2.json
 
@@ -422,6 +422,30 @@ def with_mac2(bare, cookie):
     return [unit + mac(blake3_derive("mycelium session v2 mac2", cookie), unit) for unit in bare]
 
 
+def datagrams(seal, key, index):
+    """Section 15.2 and 15.3, from I to R: data of both kinds, control, and a half; around a turn of the low counter."""
+    inner = bytes([64]) + bytes(range(4, 20)) + bytes(range(5, 21))
+    long, short = bytes(i % 251 for i in range(300)), b"v1"
+    frames = b"\x03\x00\x04\x01\x02\x03\x04" + b"\x07\x00\x12" + bytes(10) + b"\xff\xff\xc0\x00\x02\x07\x25\xb3" + bytes(9)
+    half = b"\x00\x00\x00\x2a" + long[:100]
+    out = []
+    for kind, counter, text, body in ((5, 0, inner, long), (6, 1, frames, b""), (10, 2**32 - 1, inner, short), (8, 2**32 + 5, half, b"")):
+        head = bytes([kind]) + struct.pack(">2I", index, counter & 0xFFFFFFFF)
+        length = struct.pack(">H", len(body))
+        aad = head + {5: length + body[-16:], 10: length + body}.get(kind, b"")
+        sealed = seal(key, bytes(4) + struct.pack(">Q", counter), aad, text)
+        datagram = head + sealed[-16:] + sealed[:-16] + body
+        out.append({"type": kind, "counter": counter, "sealed": text.hex(), "body": body.hex(), "datagram": datagram.hex()})
+    return out
+
+
+def who(public, netkey):
+    """Section 15.1."""
+    key, nonce = blake3_derive("mycelium session v2 who", netkey), bytes(range(50, 58))
+    request, reply = b"\x07\x00" + nonce + bytes(54), b"\x07\x01" + nonce + public
+    return {"nonce": nonce.hex(), "request": (request + mac(key, request)).hex(), "reply": (reply + mac(key, reply)).hex()}
+
+
 def case(name, link, netkey, i_aes, r_aes, seed):
     secret = lambda label: hashlib.sha256(f"{seed} {label}".encode()).digest()
     s_i, s_r, e_i, e_r = (secret(label) for label in ("static I", "static R", "ephemeral I", "ephemeral R"))
@@ -479,6 +503,7 @@ def case(name, link, netkey, i_aes, r_aes, seed):
         body = struct.pack(">I", index) + counter.to_bytes(6, "big") + sealed
         bodies.append({"direction": direction, "counter": counter, "plaintext": plaintext.hex(), "body": body.hex()})
 
+    on_link = {"datagrams": datagrams(seal, keys[0], index_r), "who": who(S_r, netkey)} if link else {}
     return {
         "name": name,
         "link": link,
@@ -497,6 +522,7 @@ def case(name, link, netkey, i_aes, r_aes, seed):
         "cookie": {"secret": cookie_secret.hex(), "return_address": return_address.hex(), "cookie": cookie.hex(),
                    "nonce": nonce.hex(), "reply": reply.hex()},
         "bodies": bodies,
+        **on_link,
     }
 
 
