@@ -9,7 +9,7 @@ use crate::babel::budget::Budget;
 use crate::crypto::identity::PublicKey;
 use crate::rng::Rng;
 use crate::session::cookie::{CookieJar, CookieKey, REPLY_LEN, ReturnAddress};
-use crate::session::fragment::Fragment;
+use crate::session::fragment::{Fragment, Whole};
 use crate::session::handshake::Established;
 use crate::time::{Duration, Time};
 
@@ -73,12 +73,6 @@ impl Purse {
                 .sources
                 .get_mut(bucket)
                 .is_some_and(|source| source.take(now))
-    }
-
-    fn empty(&mut self, bucket: usize, now: Time) {
-        if let Some(source) = self.sources.get_mut(bucket) {
-            while source.take(now) {}
-        }
     }
 }
 
@@ -145,10 +139,27 @@ impl Gate {
         }
     }
 
-    /// Ask this source for a cookie next time.
-    pub(super) fn distrust(&mut self, from: SocketAddr, now: Time) {
-        let bucket = self.bucket(from.ip());
-        self.unproven.empty(bucket, now);
+    /// Whether a fragment shows that its source receives at its address.
+    pub(super) fn is_proven(&self, fragment: &Fragment<'_>, from: SocketAddr, now: Time) -> bool {
+        let address = ReturnAddress::link(from);
+        self.jar.verify(now, &address, fragment)
+    }
+
+    /// The reply to a whole message for which there is room only with a cookie.
+    pub(super) fn cookie(
+        &mut self,
+        whole: &Whole,
+        sender: u32,
+        from: SocketAddr,
+        key: &CookieKey,
+        rng: &mut Rng,
+        now: Time,
+    ) -> Option<[u8; REPLY_LEN]> {
+        let address = ReturnAddress::link(from);
+        let mac1 = &whole.mac1;
+        let jar = &mut self.jar;
+        let paid = self.cookies.take(now);
+        paid.then(|| jar.reply_to(now, &address, sender, mac1, key, rng))
     }
 
     /// Pay for telling our key.

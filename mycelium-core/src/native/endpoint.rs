@@ -437,8 +437,9 @@ impl NativeEndpoint {
     ) -> Received<'a> {
         let opened = match self.links.get_mut(&id) {
             Some(link) => {
-                let (rng, events) = (&mut self.rng, &mut self.events);
-                link.on_opened(header, counter, from, bytes, now, rng, events)
+                let (rng, stats) = (&mut self.rng, &mut self.stats);
+                let events = &mut self.events;
+                link.on_opened(header, counter, from, bytes, now, rng, stats, events)
             }
             None => Opened::Taken,
         };

@@ -11,7 +11,7 @@ use crate::session::transport::{Receiver, Sender};
 use crate::time::{Duration, Time};
 
 /// Two handshakes this close together were started at the same time from both ends.
-const SIMULTANEOUS: Duration = Duration::from_secs(5);
+const SIMULTANEOUS: Duration = Duration::from_secs(1);
 const MAX_CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -85,7 +85,8 @@ impl Epoch {
         }
     }
 
-    /// The other end speaks for `own` and knows `known` of us, who are `ours`.
+    /// The other end speaks for `own`, and has heard under these keys that we speak for `known` (0: nothing yet); `ours` is
+    /// what we speak for.
     pub(super) fn on_instance(&mut self, own: u64, known: u64, ours: u64) {
         self.peer_instance = Some(own);
         self.peer_knows |= known == ours;
@@ -94,10 +95,10 @@ impl Epoch {
     }
 
     /// What to put first in a control datagram, until the other end knows it.
-    pub(super) fn instance(&self, ours: u64, known: Option<u64>) -> Option<Frame<'static>> {
+    pub(super) fn instance(&self, ours: u64) -> Option<Frame<'static>> {
         (!self.peer_knows || self.answer_instance).then_some(Frame::Instance {
             own: ours,
-            known: known.unwrap_or(0),
+            known: self.peer_instance.unwrap_or(0),
         })
     }
 

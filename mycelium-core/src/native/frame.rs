@@ -40,7 +40,8 @@ pub(super) enum Frame<'a> {
     Close { code: u8 },
     /// What the sender has received in this session: the highest counter, and how many datagrams.
     Report { highest: u64, received: u64 },
-    /// Which incarnation of the link the sender speaks for, and which one of the receiver it knows (0: none).
+    /// Which incarnation of the link the sender speaks for, and which one of the receiver's it has heard of under the keys of
+    /// this datagram (0: none).
     Instance { own: u64, known: u64 },
     /// Of a later version: skipped.
     Unknown,

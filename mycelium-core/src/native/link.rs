@@ -96,6 +96,8 @@ pub(super) struct Link {
     responses: VecDeque<[u8; 8]>,
     next_report: Time,
     report: bool,
+    /// Send a control datagram even if no frame is due.
+    speak: bool,
     observed: Option<SocketAddr>,
     /// What of that was told.
     told: Option<SocketAddr>,
@@ -146,6 +148,7 @@ impl Link {
             responses: VecDeque::new(),
             next_report: now,
             report: false,
+            speak: false,
             observed: None,
             told: None,
             held: false,
@@ -200,7 +203,6 @@ impl Link {
         waited: Duration,
         routable: bool,
         from: SocketAddr,
-        now: Time,
         events: &mut VecDeque<Event>,
     ) {
         if self.rtt.rtt().is_none() {
@@ -210,7 +212,7 @@ impl Link {
         if routable {
             self.path = Path::validated(from);
             if before != from {
-                self.on_moved(before, now, events);
+                self.on_moved(before, events);
             }
         }
     }
@@ -247,6 +249,7 @@ impl Link {
         bytes: &[u8],
         now: Time,
         rng: &mut Rng,
+        stats: &mut NativeStats,
         events: &mut VecDeque<Event>,
     ) -> Opened {
         let mut epochs = self.epochs.iter();
@@ -262,7 +265,8 @@ impl Link {
                 .path
                 .on_newest(from, bytes.len(), now, || [rng.array(), rng.array()])
         {
-            self.on_moved(before, now, events);
+            stats.moves_undone += u64::from(self.path.is_settled());
+            self.on_moved(before, events);
         }
         match header.kind {
             CONTROL => Opened::Control,
@@ -391,7 +395,7 @@ impl Link {
                 Answer::Proven => self.tell_path(events),
                 Answer::Returned { from } => {
                     stats.moves_undone += 1;
-                    self.on_moved(from, now, events);
+                    self.on_moved(from, events);
                 }
             },
             Frame::Observed { address } => self.observed = Some(address),
@@ -428,9 +432,9 @@ impl Link {
         }
     }
 
-    fn on_moved(&mut self, before: SocketAddr, now: Time, events: &mut VecDeque<Event>) {
+    fn on_moved(&mut self, before: SocketAddr, events: &mut VecDeque<Event>) {
         self.report = true;
-        self.next_report = now;
+        self.speak = true;
         // Another port of the same address is the same path behind another mapping.
         let ip = self.path.address().ip();
         if ip != before.ip() {
@@ -580,7 +584,7 @@ impl Link {
             self.tell_path(events);
         }
         if let Some(before) = self.path.on_timeout(now) {
-            self.on_moved(before, now, events);
+            self.on_moved(before, events);
         }
         if self.rekey.is_some() && now < self.next_rekey(config) {
             // The other end was quicker.
@@ -726,7 +730,7 @@ impl Link {
         let Some(epoch) = self.epochs.get_mut(at) else {
             return;
         };
-        if let Some(frame) = epoch.instance(self.instance, self.remote_instance) {
+        if let Some(frame) = epoch.instance(self.instance) {
             frame.write(out);
         }
         let id = self.echoes.send(now, None, rng);
@@ -747,8 +751,8 @@ impl Link {
         let Some(epoch) = self.epochs.get_mut(at) else {
             return;
         };
-        let must_speak = epoch.must_speak(now);
-        if let Some(frame) = epoch.instance(self.instance, self.remote_instance) {
+        let must_speak = std::mem::take(&mut self.speak) || epoch.must_speak(now);
+        if let Some(frame) = epoch.instance(self.instance) {
             frame.write(out);
             self.report |= now >= self.next_report;
         }

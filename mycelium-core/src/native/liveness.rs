@@ -3,7 +3,7 @@
 //! Whatever deserves an answer and gets none makes us ask, at 100 and 200 ms and every 50 ms from then on, and give up within
 //! a second (on slow paths: four timeouts). An idle link is asked every 10 s; three unanswered echoes, a second apart, make it
 //! a link with something unanswered. A hint from the network that the port is closed is only a reason to ask: twice, and the
-//! link is dead after 20 ms (on slow paths: a timeout) without the answer.
+//! link is dead after 10 ms (on slow paths: a timeout) without the answer.
 
 use super::event::DownReason;
 use super::rtt::RttEstimator;
@@ -11,7 +11,8 @@ use crate::time::{Duration, Time};
 
 const FIRST_PROBE: Duration = Duration::from_millis(100);
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
-const SILENCE: Duration = Duration::from_secs(1);
+/// What waits for another way may wait a second in all.
+const SILENCE: Duration = Duration::from_millis(900);
 /// Echoes of a new link: 100 ms after the first, then at double the distance, until they would be a second apart.
 const YOUNG_INTERVAL: Duration = Duration::from_millis(100);
 const ACTIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,7 +22,9 @@ const ACTIVE: Duration = Duration::from_secs(1);
 const IDLE_ECHOES: u8 = 3;
 /// Probes without which nobody is declared dead, however late we look.
 const MIN_PROBES: u32 = 3;
-const DOUBT: Duration = Duration::from_millis(20);
+/// Of two nodes with a relay between them, the one that only answers notices the relay's death when the other has turned to
+/// another way, so an outage takes twice this.
+const DOUBT: Duration = Duration::from_millis(10);
 /// Hints come at most so often: anybody can forge them.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
 

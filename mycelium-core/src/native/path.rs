@@ -112,6 +112,9 @@ impl Path {
             _ => before,
         };
         self.address = from;
+        if from == old {
+            self.held = Some((before, now + HOLD));
+        }
         let [token, old_token] = tokens();
         self.moving = (from != old).then_some(Move {
             since: now,

@@ -190,6 +190,7 @@ impl Lab {
     }
 
     /// Put a datagram on the network.
+    #[expect(clippy::needless_pass_by_value, reason = "it is gone for its sender")]
     pub(crate) fn inject(&mut self, flying: Flying) {
         if let Some(recorded) = &mut self.recorded {
             recorded.push(flying.clone());
@@ -347,7 +348,13 @@ impl Lab {
 
     /// Two stations with a link.
     pub(crate) fn pair(seed: u8) -> Self {
+        Self::pair_at(seed, Duration::from_millis(5))
+    }
+
+    /// The same, so far from each other.
+    pub(crate) fn pair_at(seed: u8, latency: Duration) -> Self {
         let mut lab = Self::new(seed, 2);
+        lab.latency = latency;
         lab.dial(0, 1);
         lab.run_until(Duration::from_secs(1), |lab| lab.linked(0, 1))
             .expect("a link comes up on a perfect network");

@@ -209,8 +209,7 @@ impl NativeEndpoint {
             self.stats.over_budget += 1;
             return;
         }
-        let sender = fragment.sender();
-        if self.answer(from, sender, proven, &whole, now).is_none() {
+        if self.answer(from, fragment, proven, &whole, now).is_none() {
             self.stats.refused += 1;
         }
     }
@@ -219,7 +218,7 @@ impl NativeEndpoint {
     fn answer(
         &mut self,
         from: SocketAddr,
-        sender: u32,
+        fragment: &Fragment<'_>,
         proven: bool,
         whole: &Whole,
         now: Time,
@@ -233,11 +232,21 @@ impl NativeEndpoint {
         if known.is_some_and(|link| link.has_answered(&whole.hash)) {
             return None;
         }
-        match self.half_open.room(&remote, proven, now) {
+        let sender = fragment.sender();
+        let mut proven = proven;
+        let mut room = self.half_open.room(&remote, proven, now);
+        if room == Room::WithCookie && self.gate.is_proven(fragment, from, now) {
+            proven = true;
+            room = self.half_open.room(&remote, proven, now);
+        }
+        match room {
             Room::Free => {}
             Room::WithCookie => {
-                self.gate.distrust(from, now);
-                return None;
+                let (key, rng) = (&self.cookie_key, &mut self.rng);
+                let reply = self.gate.cookie(whole, sender, from, key, rng, now)?;
+                self.stats.cookies += 1;
+                self.send(from, initiate::datagram(reply.to_vec()));
+                return Some(());
             }
             Room::None => return None,
         }
@@ -376,7 +385,7 @@ impl NativeEndpoint {
         if let Some(link) = self.links.get_mut(&id) {
             let waited = now.since(half.since);
             let routable = from == half.address;
-            link.on_confirmed(waited, routable, from, now, &mut self.events);
+            link.on_confirmed(waited, routable, from, &mut self.events);
             make_ready(&mut self.ready, link);
         }
         self.on_opened(id, header, counter, from, bytes, now)
