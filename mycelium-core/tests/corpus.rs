@@ -16,6 +16,10 @@ mod dataplane;
 mod frame;
 #[path = "../../fuzz/checks/ip.rs"]
 mod ip;
+#[path = "../../fuzz/checks/session_handshake.rs"]
+mod session_handshake;
+#[path = "../../fuzz/checks/session_transport.rs"]
+mod session_transport;
 
 fn replay(target: &str, check: fn(&[u8])) {
     let directory = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
@@ -54,4 +58,14 @@ fn the_corpus_of_streams_passes() {
 #[test]
 fn the_corpus_of_ip_packets_passes() {
     replay("ip", ip::check);
+}
+
+#[test]
+fn the_corpus_of_session_handshakes_passes() {
+    replay("session_handshake", session_handshake::check);
+}
+
+#[test]
+fn the_corpus_of_session_packets_passes() {
+    replay("session_transport", session_transport::check);
 }
