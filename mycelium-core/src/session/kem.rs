@@ -82,3 +82,6 @@ impl EncapsulationKey {
         self.0.as_slice()
     }
 }
+
+#[cfg(test)]
+mod tests;

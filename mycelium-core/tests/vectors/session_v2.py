@@ -403,6 +403,17 @@ def address(public):
     return bytes(a)
 
 
+def kem_case(seed):
+    """ML-KEM-768 alone: also a ciphertext that nobody made, which gives a secret all the same (implicit rejection)."""
+    d_z, m = hashlib.sha512(seed).digest(), hashlib.sha256(seed).digest()
+    ek, dk = ml_kem_keygen(d_z)
+    ct, secret = ml_kem_encaps(ek, m)
+    changed = bytes([ct[0] ^ 1]) + ct[1:]
+    assert ml_kem_decaps(dk, ct) == secret
+    return {"seed": d_z.hex(), "randomness": m.hex(), "encapsulation_key": blake3(ek).hex(), "ciphertext": ct.hex(),
+            "secret": secret.hex(), "secret_of_changed": ml_kem_decaps(dk, changed).hex()}
+
+
 def mac(key, data):
     return blake3_keyed(key, data)[:16]
 
@@ -574,4 +585,5 @@ if __name__ == "__main__":
         case("link, AES, network key", 1, key, 1, 1, "four"),
         case("link, ChaCha20", 1, none, 0, 0, "five"),
     ]
-    print(json.dumps({"source": "session_v2.py", "cases": cases}, indent=1))
+    kem = [kem_case(bytes([n])) for n in range(3)]
+    print(json.dumps({"source": "session_v2.py", "cases": cases, "kem": kem}, indent=1))
