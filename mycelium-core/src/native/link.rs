@@ -196,24 +196,10 @@ impl Link {
         gone
     }
 
-    /// The newest epoch is confirmed by its initiator, `waited` after we answered it. If that came from where the answer went,
-    /// the other end receives there.
-    pub(super) fn on_confirmed(
-        &mut self,
-        waited: Duration,
-        routable: bool,
-        from: SocketAddr,
-        events: &mut VecDeque<Event>,
-    ) {
+    /// The newest epoch is confirmed by its initiator, `waited` after we answered it.
+    pub(super) fn on_confirmed(&mut self, waited: Duration) {
         if self.rtt.rtt().is_none() {
             self.rtt.on_sample(waited);
-        }
-        let before = self.path.address();
-        if routable {
-            self.path = Path::validated(from);
-            if before != from {
-                self.on_moved(before, events);
-            }
         }
     }
 

@@ -376,6 +376,7 @@ impl NativeEndpoint {
         };
         self.stats.confirmed += 1;
         half.established.sender.release();
+        // A link that exists stays where it is: that a handshake came from elsewhere moves it no more than any datagram does.
         let id = known.unwrap_or_else(|| {
             let id = self.fresh_id();
             self.create(id, remote, half.address, false, now);
@@ -383,9 +384,7 @@ impl NativeEndpoint {
         });
         self.add_epoch(id, half.established, Some(half.first_message), now);
         if let Some(link) = self.links.get_mut(&id) {
-            let waited = now.since(half.since);
-            let routable = from == half.address;
-            link.on_confirmed(waited, routable, from, &mut self.events);
+            link.on_confirmed(now.since(half.since));
             make_ready(&mut self.ready, link);
         }
         self.on_opened(id, header, counter, from, bytes, now)
