@@ -16,6 +16,8 @@ mod dataplane;
 mod frame;
 #[path = "../../fuzz/checks/ip.rs"]
 mod ip;
+#[path = "../../fuzz/checks/native.rs"]
+mod native;
 #[path = "../../fuzz/checks/session_handshake.rs"]
 mod session_handshake;
 #[path = "../../fuzz/checks/session_transport.rs"]
@@ -68,4 +70,9 @@ fn the_corpus_of_session_handshakes_passes() {
 #[test]
 fn the_corpus_of_session_packets_passes() {
     replay("session_transport", session_transport::check);
+}
+
+#[test]
+fn the_corpus_of_native_links_passes() {
+    replay("native", native::check);
 }
