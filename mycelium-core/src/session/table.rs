@@ -24,7 +24,7 @@ use super::fragment::{
 };
 use super::halves::Halves;
 use super::handshake::{Arrival, Established, Hello, Initiator, Local, Responder, Timestamp};
-use super::mac::{MacKey, Scope};
+use super::mac::{MAC_LEN, MacKey, Scope};
 use super::path::{NextHops, Probe};
 use super::pins::{Pin, Pins};
 use super::remote::{Attempt, Pair, Remote, Session};
@@ -813,7 +813,10 @@ impl Sessions {
         let address = ReturnAddress::end_to_end(source);
         let proven = self.jar.verify(now, &address, fragment);
         if !proven && self.budgets.is_loaded(from, now) {
-            self.tell_cookie(pair, source, fragment, from, now);
+            if fragment.number() == 0 {
+                let asked = (fragment.sender(), fragment.mac1());
+                self.tell_cookie(pair, source, asked, from, now);
+            }
             return;
         }
         let route = Route {
@@ -852,7 +855,8 @@ impl Sessions {
             Room::Yes => {}
             Room::WithCookie if proven => {}
             Room::WithCookie => {
-                self.tell_cookie(pair, source, fragment, from, now);
+                let asked = (fragment.sender(), &message.mac1);
+                self.tell_cookie(pair, source, asked, from, now);
                 return;
             }
             Room::No => {
@@ -863,7 +867,8 @@ impl Sessions {
         if !self.budgets.take(from, pair, proven, now) {
             self.stats.over_budget += 1;
             if !proven {
-                self.tell_cookie(pair, source, fragment, from, now);
+                let asked = (fragment.sender(), &message.mac1);
+                self.tell_cookie(pair, source, asked, from, now);
             }
             return;
         }
@@ -941,11 +946,12 @@ impl Sessions {
         })
     }
 
+    /// Answer a first message with a cookie: its index, and MAC1 of its first half.
     fn tell_cookie(
         &mut self,
         pair: Pair,
         source: Ipv6Addr,
-        fragment: &Fragment<'_>,
+        (index, mac1): (u32, &[u8; MAC_LEN]),
         from: PeerId,
         now: Time,
     ) {
@@ -956,12 +962,8 @@ impl Sessions {
             return;
         }
         let address = ReturnAddress::end_to_end(source);
-        let Some(reply) = self
-            .jar
-            .reply(now, &address, fragment, &keys.cookie_key, &mut self.rng)
-        else {
-            return;
-        };
+        let (key, rng) = (&keys.cookie_key, &mut self.rng);
+        let reply = self.jar.reply_to(now, &address, index, mac1, key, rng);
         self.stats.cookies_sent += 1;
         self.actions.push_back(Action::Units {
             from: pair.0,
