@@ -25,8 +25,11 @@ const MIN_PROBES: u32 = 3;
 /// Of two nodes with a relay between them, the one that only answers notices the relay's death when the other has turned to
 /// another way, so an outage takes twice this.
 const DOUBT: Duration = Duration::from_millis(10);
-/// Hints come at most so often: anybody can forge them.
-const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
+/// A hint is followed at most so often. Anybody who knows two addresses can forge them, and on a lossy path two probes may be
+/// lost: so each doubt that was answered doubles the distance to the next one, until there was none for a minute.
+const MIN_DOUBT_INTERVAL: Duration = Duration::from_millis(200);
+const MAX_DOUBT_INTERVAL: Duration = Duration::from_secs(30);
+const DOUBT_MEMORY: Duration = Duration::from_secs(60);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,7 @@ pub(super) struct Liveness {
     idle_echoes: u8,
     doubt: Option<Doubt>,
     last_doubt: Option<Time>,
+    doubt_interval: Duration,
 }
 
 impl Liveness {
@@ -75,6 +79,7 @@ impl Liveness {
             idle_echoes: 0,
             doubt: None,
             last_doubt: None,
+            doubt_interval: MIN_DOUBT_INTERVAL,
         }
     }
 
@@ -91,6 +96,7 @@ impl Liveness {
             && now >= doubt.since + rtt.smoothed()
         {
             self.doubt = None;
+            self.doubt_interval = (self.doubt_interval * 2).min(MAX_DOUBT_INTERVAL);
         }
     }
 
@@ -114,11 +120,14 @@ impl Liveness {
 
     /// The network says that the port is closed.
     pub(super) fn on_unreachable(&mut self, now: Time) {
-        if self
-            .last_doubt
-            .is_some_and(|last| now.since(last) < DOUBT_INTERVAL)
-        {
-            return;
+        if let Some(last) = self.last_doubt {
+            let since = now.since(last);
+            if since < self.doubt_interval {
+                return;
+            }
+            if since >= DOUBT_MEMORY {
+                self.doubt_interval = MIN_DOUBT_INTERVAL;
+            }
         }
         self.last_doubt = Some(now);
         self.doubt = Some(Doubt {
