@@ -181,3 +181,6 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
         out.extend_from_slice(part);
     }
 }
+
+#[cfg(test)]
+mod tests;

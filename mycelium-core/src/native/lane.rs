@@ -244,3 +244,6 @@ impl Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

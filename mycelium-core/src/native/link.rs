@@ -335,6 +335,7 @@ impl Link {
             return Fate::Keep;
         };
         match frame {
+            Frame::Instance { own: 0, .. } => stats.malformed += 1,
             Frame::Instance { own, known } => {
                 if self.remote_instance.is_some_and(|old| old != own) {
                     return Fate::Restarted { index };

@@ -2,8 +2,8 @@
 //!
 //! Whatever deserves an answer and gets none makes us ask, at 100 and 200 ms and every 50 ms from then on, and give up within
 //! a second (on slow paths: four timeouts). An idle link is asked every 10 s; three unanswered echoes, a second apart, make it
-//! a link with something unanswered. A hint from the network that the port is closed is only a reason to ask: twice, and the
-//! link is dead after 10 ms (on slow paths: a timeout) without the answer.
+//! a link with something unanswered. A hint from the network that the port is closed is only a reason to ask, three times, and
+//! the link is dead after 10 ms (on slow paths: a timeout) without the answer.
 
 use super::event::DownReason;
 use super::rtt::RttEstimator;
@@ -25,7 +25,9 @@ const MIN_PROBES: u32 = 3;
 /// Of two nodes with a relay between them, the one that only answers notices the relay's death when the other has turned to
 /// another way, so an outage takes twice this.
 const DOUBT: Duration = Duration::from_millis(10);
-/// A hint is followed at most so often. Anybody who knows two addresses can forge them, and on a lossy path two probes may be
+/// Asked in the first half of that time, so that each answer has a timeout to arrive.
+const DOUBT_PROBES: u8 = 3;
+/// A hint is followed at most so often. Anybody who knows two addresses can forge them, and on a lossy path all probes may be
 /// lost: so each doubt that was answered doubles the distance to the next one, until there was none for a minute.
 const MIN_DOUBT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_DOUBT_INTERVAL: Duration = Duration::from_secs(30);
@@ -162,7 +164,7 @@ impl Liveness {
         if let Some(doubt) = &mut self.doubt
             && now >= doubt_step(*doubt, rtt)
         {
-            if doubt.asked >= 2 {
+            if doubt.asked >= DOUBT_PROBES {
                 return Verdict::Dead(DownReason::Unreachable);
             }
             doubt.asked += 1;
@@ -229,8 +231,7 @@ impl Liveness {
 fn doubt_step(doubt: Doubt, rtt: &RttEstimator) -> Time {
     let whole = DOUBT.max(rtt.timeout() + DOUBT / 2);
     match doubt.asked {
-        0 => doubt.since,
-        1 => doubt.since + whole / 2,
+        asked if asked < DOUBT_PROBES => doubt.since + DOUBT * u32::from(asked) / 4,
         _ => doubt.since + whole,
     }
 }
