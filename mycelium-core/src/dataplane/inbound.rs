@@ -138,7 +138,7 @@ impl DataPlane {
             .sessions
             .open(index, pair, source, destination, body, self.now);
         match opened {
-            Some(Ok(opened)) => self.opened(identity, header, index, opened, ports),
+            Some(Ok(opened)) => self.opened(peer, identity, header, index, opened, ports),
             Some(Err(_)) => self.stats.drop_session += 1,
             None => return false,
         }

@@ -32,6 +32,7 @@ mod ports;
 mod sealed;
 mod stats;
 mod traffic;
+mod whole;
 
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
@@ -54,6 +55,7 @@ pub use pending::PendingLimits;
 pub use ports::Ports;
 pub use stats::DataPlaneStats;
 pub use traffic::{AddressTable, AddressTraffic};
+pub use whole::Segmentation;
 
 use identities::Identities;
 use keys::KeyCache;

@@ -3,6 +3,8 @@
 use crate::addr::Subnet;
 use crate::io::{IdentityId, PeerId};
 
+use super::whole::Segmentation;
+
 /// The outside of the data plane: the daemon's worker, the simulator, a test.
 ///
 /// A slot has exactly the length that was asked for, with arbitrary content. The data plane writes all of it, then commits.
@@ -13,6 +15,28 @@ pub trait Ports {
 
     /// Send what was written to the last `peer_slot`.
     fn commit_peer(&mut self, peer: PeerId);
+
+    /// The same, where the body is that of a session: a native link need not protect it once more.
+    fn commit_peer_session(&mut self, peer: PeerId) {
+        self.commit_peer(peer);
+    }
+
+    /// Whether `peer` is behind a stream, which carries packets of any length and in order.
+    fn carries_whole(&self, peer: PeerId) -> bool {
+        let _ = peer;
+        false
+    }
+
+    /// As `host_slot`, for a TCP super-packet; `None` also where the interface takes none.
+    fn host_slot_whole(&mut self, identity: IdentityId, len: usize) -> Option<&mut [u8]> {
+        let _ = (identity, len);
+        None
+    }
+
+    /// Deliver what was written to the last `host_slot_whole`, to be cut like this; its checksum is that of the pseudo-header.
+    fn commit_host_whole(&mut self, identity: IdentityId, segmentation: Segmentation) {
+        let _ = (identity, segmentation);
+    }
 
     /// Space for one IPv6 packet towards the host interface of an identity; `None`: no TUN or full.
     fn host_slot(&mut self, identity: IdentityId, len: usize) -> Option<&mut [u8]>;

@@ -116,7 +116,7 @@ impl DataPlane {
 
     /// Seal `parts`, one after the other, as one body. `wire_len` is their length and what is around them; any more is padding.
     /// False, and counted, if it could not be sent.
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         slot: usize,
         next_hop: PeerId,
@@ -169,7 +169,7 @@ impl DataPlane {
             self.stats.drop_no_session += 1;
             return false;
         }
-        ports.commit_peer(next_hop);
+        ports.commit_peer_session(next_hop);
         self.count_traffic(out.source, out.destination, wire_len);
         true
     }
@@ -223,6 +223,7 @@ impl DataPlane {
     /// What opened on a session.
     pub(super) fn opened(
         &mut self,
+        peer: PeerId,
         identity: IdentityId,
         header: &DataHeader,
         index: u32,
@@ -245,6 +246,15 @@ impl DataPlane {
         match stub.kind {
             Kind::Packet => {
                 self.deliver_elided(identity, header, header.hop_limit, &stub, payload, ports);
+            }
+            Kind::Whole => {
+                let hop_limit = hop_limit_of(header.hop_limit);
+                if !ports.carries_whole(peer)
+                    || !self.deliver_whole(identity, header, hop_limit, &stub, payload, ports)
+                {
+                    self.sessions.on_malformed(slot);
+                    self.stats.drop_inner_malformed += 1;
+                }
             }
             Kind::Message => self.stats.drop_message += 1,
             Kind::Report => self.deliver_notice(identity, header, payload, ports),
@@ -303,8 +313,12 @@ impl DataPlane {
             self.stats.drop_host_full += 1;
             return;
         };
-        let hop_limit = hop_limit.saturating_sub(1).clamp(1, HIGHEST_HOP_LIMIT);
-        if !stub.restore(slot, hop_limit, header.source, header.destination) {
+        if !stub.restore(
+            slot,
+            hop_limit_of(hop_limit),
+            header.source,
+            header.destination,
+        ) {
             self.stats.drop_inner_malformed += 1;
             return;
         }
@@ -412,4 +426,9 @@ impl DataPlane {
             self.stats.handshakes_sent += 1;
         }
     }
+}
+
+/// The hop limit of a packet as the host gets it.
+fn hop_limit_of(outer: u8) -> u8 {
+    outer.saturating_sub(1).clamp(1, HIGHEST_HOP_LIMIT)
 }

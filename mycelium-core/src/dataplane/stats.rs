@@ -126,6 +126,8 @@ counters! {
 
         /// Packets that went in two halves because the path is narrow.
         pub sent_in_halves,
+        /// TCP super-packets that went as one.
+        pub sent_whole,
         /// Handshake units sent.
         pub handshakes_sent,
         /// ICMPv6 errors delivered to local hosts.

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Probe,
     /// "It did."
     Answer,
+    /// A TCP super-packet.
+    Whole,
 }
 
 /// A stub, read.
@@ -52,6 +54,7 @@ impl Stub {
             5 => Kind::SecondHalf,
             6 => Kind::Probe,
             7 => Kind::Answer,
+            8 => Kind::Whole,
             _ => return None,
         };
         let stub = Self {
@@ -66,7 +69,8 @@ impl Stub {
             | Kind::Report
             | Kind::Empty
             | Kind::FirstHalf
-            | Kind::SecondHalf => rest.get_mut(..usize::from(stub.number()))?,
+            | Kind::SecondHalf
+            | Kind::Whole => rest.get_mut(..usize::from(stub.number()))?,
         };
         Some((stub, payload))
     }
@@ -82,6 +86,7 @@ impl Stub {
             Kind::SecondHalf => 5,
             Kind::Probe => 6,
             Kind::Answer => 7,
+            Kind::Whole => 8,
         };
         let mut bytes = [0; LEN];
         bytes[..4].copy_from_slice(&id.to_be_bytes());
@@ -95,6 +100,21 @@ impl Stub {
         let mut bytes = *header;
         bytes[7] = 0;
         bytes
+    }
+
+    /// The stub of a super-packet that is cut into segments of `segment` bytes of `protocol`.
+    pub(crate) fn of_whole(segment: u16, protocol: u8, len: u16) -> [u8; LEN] {
+        let [a, b] = segment.to_be_bytes();
+        let [c, d] = len.to_be_bytes();
+        [a, b, protocol, 0, c, d, 0, 8]
+    }
+
+    /// How a super-packet is cut: bytes of payload and protocol.
+    pub(crate) fn segmentation(&self) -> (u16, u8) {
+        (
+            u16::from_be_bytes([self.bytes[0], self.bytes[1]]),
+            self.bytes[2],
+        )
     }
 
     /// The first field of other kinds.

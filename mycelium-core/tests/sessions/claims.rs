@@ -3,7 +3,7 @@
 use mycelium_core::session::config::{Policy, SessionConfig};
 use mycelium_core::session::mac::NetworkKey;
 use mycelium_core::session::view::Protocol;
-use mycelium_core::time::{Duration, Time};
+use mycelium_core::time::Duration;
 use mycelium_core::wire::data::BODY_OFFSET;
 
 use crate::world::{World, is_unit, prefer};
@@ -484,12 +484,27 @@ fn who_replays_old_handshakes_in_somebodys_name_does_not_keep_him_out() {
 }
 
 #[test]
-fn time_does_not_go_by_for_nothing() {
-    let world = World::connected(vec![prefer(), prefer()]);
-    assert!(
-        world.nodes[0]
-            .plane
-            .poll_timeout()
-            .is_some_and(|at| at > Time::ZERO)
-    );
+fn super_packets_go_as_one_over_a_stream_between_neighbours_and_are_cut_elsewhere() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    let mut packet = world.packet(0, 1, &[3; 20 + 50_000]);
+    packet[6] = 6;
+    packet[40..60].fill(0);
+    packet[52] = 5 << 4;
+    assert!(!world.send_whole(0, &packet, 1340), "no stream");
+    for node in &mut world.nodes {
+        node.out.is_stream = true;
+    }
+    assert!(world.send_whole(0, &packet, 1340));
+    world.run(50);
+    let (got, cut) = world.nodes[1].out.whole.pop().unwrap();
+    assert_eq!((cut.segment, cut.header_len), (1340, 60));
+    assert_eq!(got[60..], packet[60..]);
+    assert_eq!(got[8..40], packet[8..40]);
+    // Whoever says it has a stream, and has none, is not believed.
+    world.nodes[1].out.is_stream = false;
+    assert!(world.send_whole(0, &packet, 1340));
+    world.run(50);
+    assert!(world.nodes[1].out.whole.is_empty());
+    world.route(0, 1, true, false);
+    assert!(!world.send_whole(0, &packet, 1340), "a relay is between");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mycelium_core::addr::Subnet;
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
-use mycelium_core::dataplane::{DataPlane, DataPlaneConfig, Ports};
+use mycelium_core::dataplane::{DataPlane, DataPlaneConfig, Ports, Segmentation};
 use mycelium_core::fib::{Fib, FibEntry, FibPublisher, Origin};
 use mycelium_core::io::{IdentityId, PeerId};
 use mycelium_core::session::config::{Policy, SessionConfig};
@@ -23,6 +23,10 @@ pub(crate) struct Out {
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) packets: Vec<Vec<u8>>,
     pub(crate) asked: usize,
+    /// Super-packets that the host got, and how they are to be cut.
+    pub(crate) whole: Vec<(Vec<u8>, Segmentation)>,
+    /// The wire is a stream.
+    pub(crate) is_stream: bool,
     slot: Vec<u8>,
 }
 
@@ -43,6 +47,20 @@ impl Ports for Out {
 
     fn commit_host(&mut self, _identity: IdentityId) {
         self.packets.push(std::mem::take(&mut self.slot));
+    }
+
+    fn carries_whole(&self, _peer: PeerId) -> bool {
+        self.is_stream
+    }
+
+    fn host_slot_whole(&mut self, _identity: IdentityId, len: usize) -> Option<&mut [u8]> {
+        self.slot = vec![0xdd; len];
+        Some(&mut self.slot)
+    }
+
+    fn commit_host_whole(&mut self, _identity: IdentityId, segmentation: Segmentation) {
+        self.whole
+            .push((std::mem::take(&mut self.slot), segmentation));
     }
 
     fn route_needed(&mut self, _subnet: Subnet, _from: Option<PeerId>) -> bool {
@@ -225,6 +243,17 @@ impl World {
         node.plane
             .from_host(IdentityId::NODE, &mut packet, &mut node.out);
         self.collect(from);
+    }
+
+    /// A host's super-packet; whether it was taken as it is.
+    pub(crate) fn send_whole(&mut self, from: usize, packet: &[u8], segment: u16) -> bool {
+        let node = &mut self.nodes[from];
+        node.plane.begin_batch(self.now, &mut node.out);
+        let taken = node
+            .plane
+            .from_host_whole(IdentityId::NODE, packet, segment, &mut node.out);
+        self.collect(from);
+        taken
     }
 
     /// Give a frame to the node that it is for, or to nobody.

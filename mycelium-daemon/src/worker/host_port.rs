@@ -1,11 +1,15 @@
 //! The sending half of a host interface: a batch of packets that leaves in as few writes as possible.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
+use mycelium_core::dataplane::Segmentation;
 use mycelium_core::io::IdentityId;
 use tokio::task::AbortHandle;
 use tun_rs::{AsyncDevice, GROTable, VIRTIO_NET_HDR_LEN};
+
+use super::offload;
 
 /// Packets in one batch; what a full socket read brings.
 const BATCH: usize = 128;
@@ -70,6 +74,24 @@ impl HostPort {
     pub(crate) fn commit(&mut self) {
         debug_assert!(self.committed < self.batch.len(), "commit follows slot");
         self.committed += 1;
+    }
+
+    /// Write the packet in the last slot on its own, behind those committed before it: the kernel cuts it.
+    pub(crate) fn send_whole(&mut self, segmentation: Segmentation, buffers: &mut HostBuffers) {
+        let Some(mut packet) = self.batch.get_mut(self.committed).map(std::mem::take) else {
+            return;
+        };
+        self.batch.truncate(self.committed);
+        self.flush(buffers);
+        let sent = offload::write(&mut packet, segmentation)
+            .and_then(|()| Ok(rustix::io::write(self.device.as_fd(), &packet)?));
+        if let Err(error) = sent {
+            self.refused += 1;
+            if error.kind() != io::ErrorKind::WouldBlock {
+                tracing::debug!(identity = self.identity.0, %error, "the interface refused a packet");
+            }
+        }
+        buffers.free.push(packet);
     }
 
     /// Write the batch. A TUN takes packets at once or not at all: what it refuses is dropped and counted.

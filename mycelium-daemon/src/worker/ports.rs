@@ -1,7 +1,7 @@
 //! The data plane's view of links and host interfaces, and the flushing of what a batch left in them.
 
 use mycelium_core::addr::Subnet;
-use mycelium_core::dataplane::Ports;
+use mycelium_core::dataplane::{Ports, Segmentation};
 use mycelium_core::io::{IdentityId, PeerId};
 use mycelium_core::native::{BodyKind, CloseCode};
 use mycelium_core::time::Time;
@@ -259,6 +259,18 @@ impl WorkerPorts {
         self.host_buffers.shrink();
     }
 
+    fn commit(&mut self, peer: PeerId, kind: BodyKind) {
+        let now = self.now;
+        if let Some(link) = self.link(peer) {
+            link.outbox.commit_data(kind, now);
+            link.stats.tx_packets.add(1);
+            if !link.touched {
+                link.touched = true;
+                self.touched_links.push(peer);
+            }
+        }
+    }
+
     pub(crate) fn touch_link(&mut self, peer: PeerId) {
         if let Some(link) = self.link(peer)
             && !link.touched
@@ -280,23 +292,43 @@ impl Ports for WorkerPorts {
     }
 
     fn commit_peer(&mut self, peer: PeerId) {
-        let (now, session) = (self.now, self.session);
-        if let Some(link) = self.link(peer) {
-            // Other packets than the one that arrived, such as errors about it, are not a session's.
-            let kind = match session {
-                Some(addresses)
-                    if link.outbox.reserved().get(ADDRESSES) == Some(&addresses[..]) =>
-                {
-                    BodyKind::Session
-                }
-                _ => BodyKind::Other,
-            };
-            link.outbox.commit_data(kind, now);
-            link.stats.tx_packets.add(1);
-            if !link.touched {
-                link.touched = true;
-                self.touched_links.push(peer);
+        let session = self.session;
+        let Some(link) = self.link(peer) else {
+            return;
+        };
+        // Other packets than the one that arrived, such as errors about it, are not a session's.
+        let kind = match session {
+            Some(addresses) if link.outbox.reserved().get(ADDRESSES) == Some(&addresses[..]) => {
+                BodyKind::Session
             }
+            _ => BodyKind::Other,
+        };
+        self.commit(peer, kind);
+    }
+
+    fn commit_peer_session(&mut self, peer: PeerId) {
+        self.commit(peer, BodyKind::Session);
+    }
+
+    fn carries_whole(&self, peer: PeerId) -> bool {
+        let index = self.links.binary_search_by_key(&peer, |link| link.peer);
+        index.is_ok_and(|index| matches!(self.links[index].transmit, Transmit::Tcp(_)))
+    }
+
+    fn host_slot_whole(&mut self, identity: IdentityId, len: usize) -> Option<&mut [u8]> {
+        let index = self
+            .hosts
+            .binary_search_by_key(&identity, |host| host.identity)
+            .ok()?;
+        Some(self.hosts[index].slot(len, &mut self.host_buffers))
+    }
+
+    fn commit_host_whole(&mut self, identity: IdentityId, segmentation: Segmentation) {
+        let index = self
+            .hosts
+            .binary_search_by_key(&identity, |host| host.identity);
+        if let Ok(index) = index {
+            self.hosts[index].send_whole(segmentation, &mut self.host_buffers);
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tun_rs::AsyncDevice;
 
+use super::offload::{self, Offloaded};
 use super::{Shared, Worker};
 use crate::clock;
 use crate::control::ControlInput;
@@ -464,30 +465,62 @@ impl Worker {
         let mut begun = false;
         let mut look = Look::More;
         for _ in 0..READS_PER_WAKE {
-            let segments = match device.try_recv_multiple(
-                &mut buffers.raw,
-                &mut buffers.packets,
-                &mut buffers.lengths,
-                0,
-            ) {
-                Ok(segments) => segments,
+            let len = match device.try_recv(&mut buffers.raw) {
+                Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     look = Look::Drained;
                     break;
                 }
-                // The system's errors are the device's end; the crate's own are one bad packet.
-                Err(error) if error.raw_os_error().is_some() => {
+                Err(error) => {
                     look = Look::Closed(LinkClosed::new(error.to_string()));
                     break;
                 }
+            };
+            if !begun {
+                self.begin();
+                begun = true;
+            }
+            let raw = buffers.raw.get_mut(..len).unwrap_or_default();
+            let (header, packet) = match offload::read(raw) {
+                Some(Offloaded::Packet(packet)) => {
+                    // Also one that is too long, whoever raised the interface's MTU: the data plane tells the sender what fits.
+                    total += packet.len();
+                    self.dataplane.from_host(identity, packet, &mut self.ports);
+                    continue;
+                }
+                Some(Offloaded::Whole(header, packet)) => {
+                    if self.dataplane.from_host_whole(
+                        identity,
+                        packet,
+                        header.gso_size,
+                        &mut self.ports,
+                    ) {
+                        total += packet.len();
+                        // The next one would only wait behind this.
+                        self.ports.flush();
+                        if total >= BYTES_PER_WAKE {
+                            break;
+                        }
+                        continue;
+                    }
+                    (header, packet)
+                }
+                Some(Offloaded::Segments(header, packet)) => (header, packet),
+                None => {
+                    self.bad_host_packets += 1;
+                    continue;
+                }
+            };
+            let segments = match offload::cut(
+                header,
+                packet,
+                &mut buffers.packets,
+                &mut buffers.lengths,
+            ) {
+                Ok(segments) => segments,
                 Err(error) => {
                     match too_long(&mut buffers.raw) {
-                        // The data plane tells the sender what fits.
                         Some(packet) => {
-                            if !begun {
-                                self.begin();
-                                begun = true;
-                            }
                             self.dataplane.from_host(identity, packet, &mut self.ports);
                         }
                         None => {
@@ -498,10 +531,6 @@ impl Worker {
                     continue;
                 }
             };
-            if !begun {
-                self.begin();
-                begun = true;
-            }
             for (packet, &len) in buffers
                 .packets
                 .iter_mut()
