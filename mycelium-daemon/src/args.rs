@@ -25,6 +25,19 @@ pub enum LogFormat {
     Plain,
 }
 
+/// What a node does towards those that do not speak session v2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SessionPolicy {
+    /// v2 with those that speak it, v1 with the others.
+    #[default]
+    Prefer,
+    /// v2 or nothing.
+    Require,
+    /// v1 with everybody, for comparison.
+    #[value(hide = true)]
+    Off,
+}
+
 /// Options that stand before the command.
 #[derive(Clone, Debug, Default, Args)]
 pub struct CommandLine {
@@ -119,6 +132,22 @@ pub struct NodeArgs {
     /// Serve Prometheus metrics at http://ADDRESS/metrics [default: off]
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_api_address: Option<SocketAddr>,
+
+    /// Towards nodes that do not speak session v2: `prefer` to, or `require` it and do without them [default: prefer]
+    #[arg(long, value_name = "POLICY", hide_possible_values = true)]
+    pub session_policy: Option<SessionPolicy>,
+
+    /// File with the 32-byte secret of a closed network, raw or in hexadecimal; implies `--session-policy require`
+    #[arg(long, value_name = "FILE")]
+    pub session_key_file: Option<PathBuf>,
+
+    /// Directory where it is kept who speaks session v2 under which key, so that it holds after a restart [default: none]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+
+    /// For tests: seconds until a session gets new keys.
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u32).range(1..=120))]
+    pub session_rekey_interval: Option<u32>,
 
     /// Firewall mark (SO_MARK) of everything sent to peers
     #[arg(long, value_name = "MARK")]

@@ -7,11 +7,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
 use mycelium_api::Address;
 use mycelium_cli::Api;
 use toml::{Table, Value};
 
-use crate::args::{CommandLine, DEFAULT_API_ADDRESS, NodeArgs};
+use crate::args::{CommandLine, DEFAULT_API_ADDRESS, NodeArgs, SessionPolicy};
 use crate::logging::Level;
 use crate::peering::endpoint::{Endpoint, ParseEndpointError};
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub tun_name: Option<String>,
     /// SO_MARK of everything sent to peers.
     pub firewall_mark: Option<u32>,
+    /// Sessions with other identities.
+    pub sessions: SessionSettings,
     /// Log level of the file; the flags win over it.
     pub log_level: Option<Level>,
     /// Identities besides the node's own.
@@ -78,11 +81,28 @@ impl Config {
             ),
             ("tun_name or no_tun", self.tun_name != new.tun_name),
             ("firewall_mark", self.firewall_mark != new.firewall_mark),
+            (
+                "session_policy, session_key_file or state_dir",
+                self.sessions != new.sessions,
+            ),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
+}
+
+/// Sessions with other identities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// Towards those that do not speak v2.
+    pub policy: SessionPolicy,
+    /// File with the secret of a closed network; `None`: the network is open.
+    pub key_file: Option<PathBuf>,
+    /// Where pins are kept; `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// Seconds until new keys; `None`: as everybody.
+    pub rekey_interval: Option<u32>,
 }
 
 /// Unix socket of the HTTP API.
@@ -299,6 +319,9 @@ struct FileConfig {
     jsonrpc_addr: Option<SocketAddr>,
     metrics_api_address: Option<SocketAddr>,
     firewall_mark: Option<u32>,
+    session_policy: Option<SessionPolicy>,
+    session_key_file: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
     log_level: Option<Level>,
     identities: Vec<IdentityConfig>,
 }
@@ -338,6 +361,9 @@ impl FileConfig {
                 "firewall_mark" => {
                     config.firewall_mark = Some(field.number("a mark, 0 to 4294967295")?)
                 }
+                "session_policy" => config.session_policy = Some(field.policy()?),
+                "session_key_file" => config.session_key_file = Some(field.string()?.into()),
+                "state_dir" => config.state_dir = Some(field.string()?.into()),
                 "log_level" => config.log_level = Some(field.level()?),
                 "identities" => config.identities = field.identities()?,
                 "update_workers" => {
@@ -450,6 +476,11 @@ impl Field {
         let reason = "must be \"ip:port\", as in \"127.0.0.1:8989\"";
         let text = self.value.as_str().ok_or_else(|| self.error(reason))?;
         text.parse().map_err(|_| self.error(reason))
+    }
+
+    fn policy(&self) -> Result<SessionPolicy, ValueError> {
+        let text = self.value.as_str().unwrap_or_default();
+        SessionPolicy::from_str(text, false).map_err(|_| self.error("must be prefer or require"))
     }
 
     fn level(&self) -> Result<Level, ValueError> {
@@ -581,6 +612,15 @@ fn merge(file: FileConfig, flags: &NodeArgs, notices: &mut Vec<Notice>) -> Confi
                 .unwrap_or_else(|| DEFAULT_TUN_NAME.to_owned())
         }),
         firewall_mark: flags.firewall_mark.or(file.firewall_mark),
+        sessions: SessionSettings {
+            policy: flags
+                .session_policy
+                .or(file.session_policy)
+                .unwrap_or_default(),
+            key_file: flags.session_key_file.clone().or(file.session_key_file),
+            state_dir: flags.state_dir.clone().or(file.state_dir),
+            rekey_interval: flags.session_rekey_interval,
+        },
         log_level: file.log_level,
         identities: file.identities,
     }

@@ -36,6 +36,7 @@ use mycelium_core::fib::FibPublisher;
 use mycelium_core::io::{IdentityId, PeerId};
 use mycelium_core::native::{NativeConfig, NativeEndpoint};
 use mycelium_core::node::Node;
+use mycelium_core::session::mac::NetworkKey;
 use mycelium_core::session::pins::Pin;
 use mycelium_core::snapshot::Snapshot;
 use mycelium_core::time::{Duration, Time};
@@ -260,8 +261,8 @@ impl EngineHandle {
         let _ = self.0.worker.try_send(WorkerCommand::Errors { errors });
     }
 
-    /// Make native links over the sockets of `quic`, as the node whose `secret` this is. What the engine has to say of
-    /// peers arrives at the receiver.
+    /// Make native links over the sockets of `quic`, as the node whose `secret` this is, with those that have `network_key`.
+    /// What the engine has to say of peers arrives at the receiver.
     ///
     /// # Errors
     /// When the engine is stopping, or the system has no randomness left.
@@ -269,9 +270,11 @@ impl EngineHandle {
         &self,
         quic: &QuicEndpoint,
         secret: &SecretKey,
+        network_key: Option<NetworkKey>,
     ) -> anyhow::Result<mpsc::Receiver<PeerNews>> {
         let config = NativeConfig {
             aes: has_aes(),
+            network_key,
             ..NativeConfig::default()
         };
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -370,6 +373,15 @@ impl EngineHandle {
     /// The state of the engine: the control plane's at most about 100 ms old, or older with tables so large that a copy takes
     /// more than 3 ms; the data plane's as of now.
     pub async fn snapshot(&self) -> Arc<EngineSnapshot> {
+        self.snapshot_of(false).await
+    }
+
+    /// The same with all sessions, of which there may be thousands: the worker copies them.
+    pub async fn snapshot_with_sessions(&self) -> Arc<EngineSnapshot> {
+        self.snapshot_of(true).await
+    }
+
+    async fn snapshot_of(&self, sessions: bool) -> Arc<EngineSnapshot> {
         let mut snapshots = self.0.snapshots.clone();
         let is_fresh =
             |published: &PublishedSnapshot| clock::now().since(published.taken) < SNAPSHOT_AGE;
@@ -382,7 +394,10 @@ impl EngineHandle {
         }
         let published = snapshots.borrow().clone();
         let (reply, report) = oneshot::channel();
-        let report = match self.tell_worker(WorkerCommand::Report { reply }).await {
+        let report = match self
+            .tell_worker(WorkerCommand::Report { sessions, reply })
+            .await
+        {
             Ok(()) => report.await.ok(),
             Err(_) => None,
         };

@@ -385,11 +385,17 @@ pub fn report_key(key: &identity::LoadedKey, health: &Health) {
     if key.created {
         tracing::warn!(path = %path, address = %key.secret.public_key().address(), "created a new key: keep a copy of it");
     }
-    if let Some(mode) = key.exposed_mode {
+    report_mode(&key.path, key.exposed_mode, health);
+}
+
+/// Say so if others on this machine can read a secret.
+pub(crate) fn report_mode(path: &Path, exposed: Option<u32>, health: &Health) {
+    let path = path.display();
+    if let Some(mode) = exposed {
         health.raise(
             EXPOSED,
             &path.to_string(),
-            format!("the key file {path} has mode {mode:04o}: others on this machine can use or replace the identity"),
+            format!("the key file {path} has mode {mode:04o}: others on this machine can use or replace it"),
             &format!("chmod 600 {path}"),
         );
     }

@@ -12,7 +12,7 @@ use mycelium_core::crypto::identity::SecretKey;
 
 /// Permission bits that a key file should not have: anything for others, writing for the group. Reading by the group
 /// is what mycelium gives its own (0640).
-const EXPOSING_MODE: u32 = 0o027;
+pub(crate) const EXPOSING_MODE: u32 = 0o027;
 
 /// A key, and what there is to say about its file.
 #[derive(Debug)]

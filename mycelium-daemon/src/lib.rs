@@ -28,8 +28,11 @@ pub mod metrics;
 pub mod node;
 pub mod notify;
 pub mod peering;
+pub mod pin_file;
+mod pin_keeper;
 mod server;
 mod session;
+pub mod session_key;
 pub mod shutdown;
 pub mod status;
 

@@ -7,10 +7,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{
-    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
-use crate::engine::EngineSnapshot;
+use crate::engine::{EngineSnapshot, WorkerReport};
 use crate::peering::view::Peers;
 use crate::status::NodeView;
 
@@ -206,8 +207,82 @@ fn render(peers: &Peers, snapshot: &EngineSnapshot) -> Result<Vec<u8>, prometheu
     ] {
         sheet.gauge(name, help, value)?;
     }
+    sessions(&sheet, &snapshot.worker)?;
     links(&sheet, peers, snapshot)?;
     sheet.encode()
+}
+
+/// All sessions together: there may be too many for a label each.
+fn sessions(sheet: &Sheet, report: &WorkerReport) -> Result<(), prometheus::Error> {
+    let stats = &report.session_stats;
+    let counts = crate::status::sessions::count(report);
+    let remotes = IntGaugeVec::new(
+        Opts::new(
+            "mycelium_session_remotes",
+            "Remote identities by how packets to them go",
+        ),
+        &["protocol"],
+    )?;
+    for (protocol, count) in [
+        ("v1", counts.v1),
+        ("v2", counts.v2),
+        ("waiting", counts.waiting),
+    ] {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        remotes.with_label_values(&[protocol]).set(count);
+    }
+    sheet.0.register(Box::new(remotes))?;
+    sheet.labelled(
+        "mycelium_session_handshakes",
+        "Handshakes of sessions by what became of them",
+        "event",
+        &[
+            ("initiated", stats.initiated),
+            ("answered", stats.answered),
+            ("established", stats.established),
+            ("taken_for_v1", stats.v1_verdicts),
+            ("cookie_sent", stats.cookies_sent),
+            ("cookie_received", stats.cookies_received),
+            ("over_budget", stats.over_budget),
+            ("table_full", stats.table_full),
+        ],
+    )?;
+    sheet.labelled(
+        "mycelium_session_drops",
+        "What sessions refused, by reason",
+        "reason",
+        &[
+            ("unit", stats.drop_unit),
+            ("mac1", stats.drop_mac1),
+            ("handshake", stats.drop_handshake),
+            ("v1", stats.drop_v1),
+            ("conflict", stats.conflicts),
+            ("stray", stats.strays),
+            ("low_order_key", stats.low_order),
+            ("half", stats.halves_dropped),
+            ("forged_fragment", stats.reassembly_forged),
+        ],
+    )?;
+    sheet.counter(
+        "mycelium_session_hints_stripped",
+        "Remote identities whose route hides that they speak v2",
+        stats.hints_stripped,
+    )?;
+    for (name, help, value) in [
+        (
+            "mycelium_session_half_open",
+            "Sessions whose initiator has not proved itself yet",
+            stats.half_open,
+        ),
+        (
+            "mycelium_session_pins",
+            "Remote identities held to v2 and their key",
+            stats.pins,
+        ),
+    ] {
+        sheet.gauge(name, help, usize::try_from(value).unwrap_or(usize::MAX))?;
+    }
+    Ok(())
 }
 
 /// Per link: bytes and round trip.
@@ -295,7 +370,7 @@ mod tests {
             control: Arc::default(),
             duplicates: Arc::default(),
             taken: crate::clock::now(),
-            worker: crate::engine::WorkerReport {
+            worker: WorkerReport {
                 bad_streams: 7,
                 ..Default::default()
             },
@@ -306,6 +381,9 @@ mod tests {
             "mycelium_peer_manager_known_peers 0",
             "mycelium_router_processed_tlvs{tlv_type=\"ihu\"} 0",
             "mycelium_link_bad_streams 7",
+            "mycelium_session_remotes{protocol=\"v1\"} 0",
+            "mycelium_session_handshakes{event=\"established\"} 0",
+            "mycelium_session_drops{reason=\"v1\"} 0",
         ] {
             assert!(text.contains(line), "{line} missing in\n{text}");
         }

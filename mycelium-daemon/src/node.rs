@@ -18,6 +18,7 @@ use mycelium_core::dataplane::DataPlaneConfig;
 use mycelium_core::io::PeerId;
 use mycelium_core::router_id::RouterId;
 use mycelium_core::session::config::Policy;
+use mycelium_core::session::mac::NetworkKey;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -42,9 +43,9 @@ use crate::peering::netmon::{self, Interfaces};
 use crate::peering::{discovery, listener};
 use crate::server::local::SocketFile;
 use crate::server::{self, Server};
-use crate::session;
 use crate::shutdown::{Request, Signals};
 use crate::status::NodeView;
+use crate::{pin_keeper, session, session_key};
 
 /// A busy port is tried again this often: its owner may be an older node that is just stopping.
 const PORT_RETRY: Duration = Duration::from_secs(2);
@@ -80,15 +81,40 @@ pub fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
     let (config, notices) = config::load(line)?;
     let log = logging::init(line.log_format, level(line, &config))?;
     require_mark(config.firewall_mark)?;
+    let network_key = match &config.sessions.key_file {
+        Some(path) => Some(session_key::load(path)?),
+        None => None,
+    };
     let key = identity::load_or_create_node_key(line.key_file.as_deref())?;
     let health = Health::default();
     health.set_notices(notices);
     identities::report_key(&key, &health);
+    let network_key = network_key.map(|loaded| {
+        identities::report_mode(&loaded.path, loaded.exposed_mode, &health);
+        loaded.key
+    });
+    let sessions = session::configure(&config.sessions, network_key);
+    let pins = pin_keeper::load(config.sessions.state_dir.as_deref(), &health);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let result = runtime.block_on(serve(line, config, key.secret, health, log));
+    let engine = EngineConfig {
+        node: NodeConfig {
+            zone: match sessions.effective_policy() {
+                Policy::Off => <[u8; 2]>::default(),
+                Policy::Prefer | Policy::Require => RouterId::SPEAKS_V2,
+            },
+            ..NodeConfig::default()
+        },
+        dataplane: DataPlaneConfig {
+            session: sessions,
+            ..DataPlaneConfig::default()
+        },
+        host: None,
+        pins,
+    };
+    let result = runtime.block_on(serve(line, config, engine, key.secret, health, log));
     // A resolver that hangs in a thread of its own must not hold us up.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -141,6 +167,7 @@ fn level(line: &CommandLine, config: &Config) -> Level {
 async fn serve(
     line: &CommandLine,
     config: Config,
+    engine_config: EngineConfig,
     secret: SecretKey,
     health: Health,
     log: LogControl,
@@ -151,6 +178,7 @@ async fn serve(
     let public_key = secret.public_key();
     let reset_secret = ResetSecret::of(&secret);
     let node_secret = secret.clone();
+    let network_key = engine_config.dataplane.session.network_key.clone();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %public_key.address(),
@@ -159,7 +187,7 @@ async fn serve(
     );
     let engine = {
         let tun_name = config.tun_name.clone();
-        spawn_blocking(move || start_engine(secret, tun_name.as_deref()))
+        spawn_blocking(move || start_engine(engine_config, secret, tun_name.as_deref()))
     };
     let (quic_sender, quic) = watch::channel(match config.quic_listen_port {
         Some(_) => QuicState::Starting,
@@ -177,6 +205,9 @@ async fn serve(
     let (manager, peers) = Manager::new(handle.clone(), dialer, config.peers.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(manager.run());
+    if let Some(directory) = config.sessions.state_dir.clone() {
+        tasks.spawn(pin_keeper::keep(directory, handle.clone(), health.clone()));
+    }
 
     let identities = Identities::new(handle.clone(), public_key, config.tun_name.clone());
     let view = NodeView::new(
@@ -195,6 +226,7 @@ async fn serve(
         log,
         engine: handle.clone(),
         secret: node_secret,
+        network_key,
         peers,
         identities,
         view,
@@ -210,6 +242,9 @@ async fn serve(
     };
     // From here on nobody dials, accepts or beacons: whoever noticed our leaving would connect again.
     node.tasks.shutdown().await;
+    if let Some(directory) = &node.config.sessions.state_dir {
+        pin_keeper::save(directory, &handle, &node.health).await;
+    }
     handle.shutdown().await;
     if let Ok(Some(quic)) = &quic {
         quic.close(GOODBYE).await;
@@ -219,32 +254,15 @@ async fn serve(
 }
 
 fn start_engine(
+    mut config: EngineConfig,
     secret: SecretKey,
     tun_name: Option<&str>,
 ) -> anyhow::Result<(Engine, EngineHandle)> {
-    let host = match tun_name {
-        Some(name) => Some(HostInterface::create(
-            name,
-            None,
-            secret.public_key().address(),
-        )?),
-        None => None,
-    };
-    Engine::start(
-        secret,
-        EngineConfig {
-            host,
-            node: NodeConfig {
-                zone: RouterId::SPEAKS_V2,
-                ..NodeConfig::default()
-            },
-            dataplane: DataPlaneConfig {
-                session: session::settings(Policy::Prefer),
-                ..DataPlaneConfig::default()
-            },
-            ..EngineConfig::default()
-        },
-    )
+    if let Some(name) = tun_name {
+        let address = secret.public_key().address();
+        config.host = Some(HostInterface::create(name, None, address)?);
+    }
+    Engine::start(secret, config)
 }
 
 struct RunningNode<'a> {
@@ -256,6 +274,7 @@ struct RunningNode<'a> {
     log: LogControl,
     engine: EngineHandle,
     secret: SecretKey,
+    network_key: Option<NetworkKey>,
     peers: PeerHandle,
     identities: Identities,
     view: NodeView,
@@ -297,7 +316,10 @@ impl RunningNode<'_> {
                     Arc::clone(&endpoint),
                     self.peers.clone(),
                 ));
-                let news = self.engine.attach_udp(&endpoint, &self.secret).await?;
+                let news = self
+                    .engine
+                    .attach_udp(&endpoint, &self.secret, self.network_key.clone())
+                    .await?;
                 self.tasks
                     .spawn(listener::take_news(news, self.peers.clone()));
                 let (watched, engine) = (Arc::clone(&endpoint), self.engine.clone());

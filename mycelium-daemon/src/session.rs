@@ -3,12 +3,35 @@
 use std::time::SystemTime;
 
 use mycelium_core::session::config::{Policy, SessionConfig};
+use mycelium_core::session::mac::NetworkKey;
 use mycelium_core::time::{Duration, Time};
 
+use crate::args::SessionPolicy;
 use crate::clock;
+use crate::config::SessionSettings;
+
+/// Settings as the operator wants them.
+pub(crate) fn configure(
+    wanted: &SessionSettings,
+    network_key: Option<NetworkKey>,
+) -> SessionConfig {
+    let settings = settings(match wanted.policy {
+        SessionPolicy::Off => Policy::Off,
+        SessionPolicy::Prefer => Policy::Prefer,
+        SessionPolicy::Require => Policy::Require,
+    });
+    let rekey_after = wanted
+        .rekey_interval
+        .map(|seconds| Duration::from_secs(seconds.into()));
+    SessionConfig {
+        network_key,
+        rekey_after: rekey_after.unwrap_or(settings.rekey_after),
+        ..settings
+    }
+}
 
 /// Settings for a policy. The rest is the core's.
-pub(crate) fn settings(policy: Policy) -> SessionConfig {
+fn settings(policy: Policy) -> SessionConfig {
     let since_1970 = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

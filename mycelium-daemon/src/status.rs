@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mycelium_api::{
     ConnectionState, Health as ApiHealth, Identity, Info, Metric, PacketStatEntry,
     PacketStatistics, PeerCounts, PeerDetails, PeerStats, PeerType, Protocol, PublicKey,
-    QueriedSubnet, Route, RouteCounts, Status, Traffic, TunStatus, Warning,
+    QueriedSubnet, Route, RouteCounts, Session, Status, Traffic, TunStatus, Warning,
 };
 use mycelium_core::addr::Subnet;
 use mycelium_core::crypto::identity;
@@ -20,13 +20,15 @@ use serde::{Serialize, Serializer as _};
 
 use crate::api::answer::{Answer, Latest, Shelf};
 use crate::clock;
-use crate::engine::{EngineHandle, EngineSnapshot};
+use crate::engine::{EngineError, EngineHandle, EngineSnapshot};
 use crate::health::Health;
 use crate::host::{self, guard};
 use crate::identities::{Identities, IdentityRecord};
 use crate::peering::endpoint::{Endpoint, Scheme, Target};
 use crate::peering::handle::PeerHandle;
 use crate::peering::view::{Connection, LinkView, Origin, PeerView, Peers};
+
+pub(crate) mod sessions;
 
 /// So long after the start, having no link to any configured peer is worth a warning.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,7 +92,7 @@ impl NodeView {
 
     /// What the engine says of itself.
     pub(crate) async fn engine_snapshot(&self) -> Arc<EngineSnapshot> {
-        self.0.engine.snapshot().await
+        self.0.engine.snapshot_with_sessions().await
     }
 
     /// Whether the router answers.
@@ -218,11 +220,27 @@ impl NodeView {
             .collect()
     }
 
+    /// Sessions with remote identities.
+    pub async fn sessions(&self) -> Vec<Session> {
+        let snapshot = self.0.engine.snapshot_with_sessions().await;
+        let views = snapshot.worker.sessions.iter();
+        views.map(sessions::api_session).collect()
+    }
+
+    /// Do not hold the identity with this address to session v2 any more; false if it is not.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub(crate) async fn forget_session(&self, address: Ipv6Addr) -> Result<bool, EngineError> {
+        let subnet = Subnet::containing(address);
+        self.0.engine.forget_session(subnet).await
+    }
+
     /// The node at a glance.
     pub async fn status(&self) -> Status {
         let (peers, snapshot, identities) = tokio::join!(
             self.0.peers.list(),
-            self.0.engine.snapshot(),
+            self.0.engine.snapshot_with_sessions(),
             self.identity_list()
         );
         let key = self.0.public_key;
@@ -259,7 +277,7 @@ impl NodeView {
                 fallback: snapshot.control.fallback.len() as u64,
                 queried: snapshot.control.queried.len() as u64,
             },
-            sessions: None,
+            sessions: Some(sessions::count(&snapshot.worker)),
             traffic: traffic(&peers, &snapshot.worker.dataplane),
             listeners: self.0.health.listeners(),
             tun: self
@@ -328,6 +346,7 @@ impl NodeView {
                 hint: Some("give one of the nodes a key of its own".to_owned()),
             });
         }
+        warnings.extend(sessions::v1_warning(&snapshot.worker));
         if !is_current(snapshot) {
             warnings.push(Warning {
                 code: "engine-stuck".to_owned(),

@@ -33,7 +33,6 @@ use crate::link::{Established, LinkClosed, LinkStats, Transport};
 
 mod host_port;
 mod native;
-mod offload;
 mod ports;
 mod receive;
 
@@ -114,6 +113,8 @@ pub(crate) enum WorkerCommand {
         done: oneshot::Sender<()>,
     },
     Report {
+        /// With [`WorkerReport::sessions`].
+        sessions: bool,
         reply: oneshot::Sender<WorkerReport>,
     },
     /// Forget the pin and the sessions of a subnet.
@@ -136,7 +137,7 @@ pub(crate) enum WorkerCommand {
 pub struct WorkerReport {
     /// Verdicts of the data plane.
     pub dataplane: DataPlaneStats,
-    /// What is known of remote identities.
+    /// What is known of remote identities, if asked for.
     pub sessions: Vec<SessionView>,
     /// Counters of sessions.
     pub session_stats: SessionStats,
@@ -314,8 +315,8 @@ fn handle_command(worker: &Shared, command: WorkerCommand) {
             worker.borrow_mut().ports.remove_host(identity);
             let _ = done.send(());
         }
-        WorkerCommand::Report { reply } => {
-            let _ = reply.send(worker.borrow_mut().report());
+        WorkerCommand::Report { sessions, reply } => {
+            let _ = reply.send(worker.borrow_mut().report(sessions));
         }
         WorkerCommand::ForgetSession { subnet, done } => {
             let known = worker.borrow_mut().dataplane.forget_session(subnet);
@@ -654,10 +655,14 @@ impl Worker {
         self.finish();
     }
 
-    fn report(&mut self) -> WorkerReport {
+    fn report(&mut self, sessions: bool) -> WorkerReport {
         WorkerReport {
             dataplane: *self.dataplane.stats(),
-            sessions: self.dataplane.sessions(),
+            sessions: if sessions {
+                self.dataplane.sessions()
+            } else {
+                Vec::new()
+            },
             session_stats: self.dataplane.session_stats(),
             v1_keys: self.dataplane.key_counts().0,
             by_source: self.dataplane.by_source().iter().copied().collect(),

@@ -43,7 +43,7 @@ pub(super) async fn require_trusted_user(
     if trusted {
         return next.run(request).await;
     }
-    let reason = "only root and the user that runs the node may change identities, over the Unix socket or a loopback address";
+    let reason = "only root and the user that runs the node may change identities and pins, over the Unix socket or a loopback address";
     Refusal::new(StatusCode::FORBIDDEN, &reason).into_response()
 }
 

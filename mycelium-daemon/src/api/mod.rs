@@ -3,7 +3,7 @@
 //! It lives on a thread of its own and reads snapshots, so that no client can hold up a packet, a route or another
 //! client. There is no authentication: whoever can reach the address may use it, which is why it is loopback by
 //! default, and why a request must name us in its Host header (a web page in a browser on this machine cannot). Identities
-//! are changed by root and the node's own user only (`credentials.rs`).
+//! and pins are changed by root and the node's own user only (`credentials.rs`).
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -25,15 +25,17 @@ mod info;
 mod peers;
 mod routes;
 pub mod rpc;
+mod sessions;
 
 /// Largest body that is read; the largest sensible one is a few hundred bytes.
 const MAX_BODY: usize = 64 << 10;
 
 /// The API of `node`; `port` is where it listens on TCP, 0 on a Unix socket.
 pub(crate) fn app(node: NodeView, port: u16) -> Router {
-    let identity_changes = Router::new()
+    let trusted = Router::new()
         .route(path::IDENTITIES, post(identities::add))
         .route(path::IDENTITY, delete(identities::remove))
+        .route(path::SESSION, delete(sessions::forget))
         .layer(middleware::from_fn_with_state(
             port,
             credentials::require_trusted_user,
@@ -49,7 +51,8 @@ pub(crate) fn app(node: NodeView, port: u16) -> Router {
         .route(path::ROUTES_QUERIED, get(routes::queried))
         .route(path::PACKET_STATS, get(routes::packet_statistics))
         .route(path::IDENTITIES, get(identities::list))
-        .merge(identity_changes)
+        .route(path::SESSIONS, get(sessions::list))
+        .merge(trusted)
         .with_state(node);
     Router::new()
         .nest(path::BASE, api)

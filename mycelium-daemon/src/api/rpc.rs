@@ -37,7 +37,7 @@ const PEER_UNKNOWN: i32 = -32011;
 const BAD_ENDPOINT_TO_DELETE: i32 = -32012;
 
 /// Methods, their parameters and what they do.
-const METHODS: [(&str, &[&str], &str); 10] = [
+const METHODS: [(&str, &[&str], &str); 11] = [
     ("getInfo", &[], "who the node is"),
     (
         "getPublicKeyFromIp",
@@ -55,6 +55,11 @@ const METHODS: [(&str, &[&str], &str); 10] = [
         "the subnets that are being asked for",
     ),
     ("getPacketStatistics", &[], "packets and bytes by address"),
+    (
+        "getSessions",
+        &[],
+        "how packets to and from remote identities are protected",
+    ),
     ("rpc.discover", &[], "this list, as an OpenRPC document"),
 ];
 
@@ -168,6 +173,7 @@ async fn call(node: &NodeView, method: &str, params: &Value) -> Result<Part, Fai
         "getFallbackRoutes" => Ok(Part::Shared(node.fallback_routes_json().await)),
         "getQueriedSubnets" => value(node, &node.queried().await),
         "getPacketStatistics" => value(node, &node.packet_statistics().await),
+        "getSessions" => value(node, &node.sessions().await),
         "getPublicKeyFromIp" => {
             // Upstream's own description calls it mycelium_ip.
             let text = text(params, &["ip", "mycelium_ip", "myceliumIp"])?;
