@@ -8,3 +8,4 @@ mod lab;
 mod life;
 mod path;
 mod recovery;
+mod routing;
