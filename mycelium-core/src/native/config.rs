@@ -11,7 +11,8 @@ pub struct NativeConfig {
     pub network_key: Option<NetworkKey>,
     /// Whether this processor has instructions for AES: then that suite is offered.
     pub aes: bool,
-    /// Links, dials included, at once. Beyond it dials fail and handshakes are dropped.
+    /// Links, dials included, at once; beyond it dials fail. A quarter is kept for dials: with three quarters in use, nobody new
+    /// is accepted.
     pub max_links: usize,
     /// The largest UDP payload ever probed for, bytes. 1472 is what Ethernet carries over IPv4; for jumbo frames or loopback
     /// (65507) the driver says more. Never below 1200.

@@ -243,7 +243,8 @@ impl Link {
             return Opened::Taken;
         };
         let receiver = &self.epochs[at].receiver;
-        let newest = counter == receiver.highest() && self.sending.is_none_or(|best| at >= best);
+        // Before there are keys to challenge with, the link stays where the handshake put it.
+        let newest = counter == receiver.highest() && self.sending.is_some_and(|best| at >= best);
         self.liveness.on_heard(now, &self.rtt);
         self.mtu.on_heard();
         if newest

@@ -6,6 +6,20 @@
 //!
 //! The driver, after each batch of inputs: drain [`NativeEndpoint::poll_transmit`] (control goes before the data of the
 //! batch), drain [`NativeEndpoint::poll_event`], arm one timer for [`NativeEndpoint::poll_timeout`].
+//!
+//! ```text
+//!             04, 07: strangers                       05, 06, 08, 09, 0A: sealed
+//!   datagram ───────────────────► endpoint/strangers.rs   endpoint.rs ◄─────────── datagram
+//!                                 accept, dial, initiate,      │  index of a session
+//!                                 who: budgets, cookies        ▼
+//!                                          │ keys          link.rs ── data: datagram.rs, halves.rs, in place
+//!                                          └──────────────►    │
+//!        epoch.rs keys · lane.rs control · echo, rtt, liveness.rs · pmtu.rs sizes · path.rs addresses
+//! ```
+//!
+//! A link is a pair of *incarnations*, random numbers that each end picks when it makes the link and tells under each new set
+//! of keys. As long as both stay the same, keys come and go and the lane of control packets goes on; another incarnation of a
+//! known peer is one that has started anew, and becomes a new link.
 
 mod accept;
 mod config;

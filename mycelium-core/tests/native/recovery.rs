@@ -245,3 +245,26 @@ fn random_histories_end_with_both_able_to_talk() {
         assert!(can_talk(&mut lab), "seed {seed}");
     }
 }
+
+#[test]
+fn keys_change_after_their_packets_too() {
+    let config = NativeConfig {
+        rekey_after_packets: 1000,
+        ..NativeConfig::default()
+    };
+    let mut lab = Lab::with(5, 2, &config);
+    lab.dial(0, 1);
+    lab.run(SECOND);
+    // The responder is the one that sends.
+    for number in 0..20_000 {
+        assert!(lab.send_data(1, 0, number, 100));
+        lab.run(Duration::from_micros(200));
+    }
+    lab.run(SECOND);
+    let data = lab.stations[0].data.iter();
+    let numbers: Vec<u32> = data.map(|(_, frame)| number_of(frame)).collect();
+    assert_eq!(numbers, (0..20_000).collect::<Vec<u32>>());
+    let link = lab.link(1, 0).unwrap();
+    let snapshot = lab.stations[1].endpoint.link(link, lab.now).unwrap();
+    assert!((3..25).contains(&snapshot.rekeys), "{}", snapshot.rekeys);
+}

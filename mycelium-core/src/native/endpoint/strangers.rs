@@ -363,7 +363,9 @@ impl NativeEndpoint {
         };
         let remote = half.established.remote_key;
         let known = self.by_key.get(&remote).copied();
-        if known.is_none() && self.links.len() + self.dials.len() >= self.config.max_links {
+        // A quarter is kept for dials: whoever makes up identities must not keep us from those we want.
+        let inbound = self.config.max_links - self.config.max_links / 4;
+        if known.is_none() && self.links.len() + self.dials.len() >= inbound {
             self.stats.over_budget += 1;
             return Received::Nothing;
         }
