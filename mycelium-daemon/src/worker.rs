@@ -33,6 +33,7 @@ use crate::link::{Established, LinkClosed, LinkStats, Transport};
 
 mod host_port;
 mod native;
+mod offload;
 mod ports;
 mod receive;
 
