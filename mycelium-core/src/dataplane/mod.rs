@@ -38,11 +38,12 @@ use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
 use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::addr::Subnet;
 use crate::fib::{FibReader, Lookup};
 use crate::io::{IdentityId, PeerId};
+use crate::rng::Rng;
 use crate::session::config::SessionConfig;
 use crate::session::pins::Pin;
 use crate::session::table::Sessions;
@@ -191,11 +192,12 @@ impl DataPlane {
     ///
     /// `seed` must be fresh from the operating system at every start: nonces come from it, and v1 uses one key for ever.
     pub fn new(config: DataPlaneConfig, fib: FibReader, seed: [u8; 32]) -> Self {
-        let mut rng = ChaCha12Rng::from_seed(seed);
+        // What goes on from here does not lead back to the seed that ephemeral keys of sessions come from.
+        let mut once = Rng::from_seed(seed);
+        let session_seed = once.secret();
+        let mut rng = ChaCha12Rng::from_seed(*once.secret());
         let identities = Identities::new(config.host_errors, fib.fib());
-        let mut session_seed = [0; 32];
-        rng.fill_bytes(&mut session_seed);
-        let mut sessions = Sessions::new(config.session.clone(), session_seed);
+        let mut sessions = Sessions::new(config.session.clone(), *session_seed);
         sessions.set_identities(identities.secrets());
         Self {
             identities,
