@@ -16,7 +16,7 @@ pub enum Policy {
     Require,
 }
 
-/// Settings of [`Sessions`](super::table::Sessions).
+/// Settings of the sessions of a data plane.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     /// See [`Policy`]. A network key makes it `Require`.
