@@ -25,7 +25,6 @@ pub(crate) struct Station {
     pub(crate) data: Vec<(BodyKind, Vec<u8>)>,
     pub(crate) events: Vec<Event>,
     pub(crate) sent: usize,
-    pub(crate) sent_bytes: usize,
     /// Closed ports answer with an ICMP error.
     pub(crate) dead: bool,
     incarnation: u8,
@@ -98,7 +97,6 @@ impl Lab {
                 data: Vec::new(),
                 events: Vec::new(),
                 sent: 0,
-                sent_bytes: 0,
                 dead: false,
                 incarnation: 0,
             };
@@ -184,7 +182,6 @@ impl Lab {
     pub(crate) fn launch(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
         let station = &mut self.stations[from];
         station.sent += 1;
-        station.sent_bytes += bytes.len();
         let from = station.address;
         self.inject(Flying { from, to, bytes });
     }

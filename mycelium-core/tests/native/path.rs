@@ -219,3 +219,20 @@ fn control_survives_a_move() {
         assert_eq!(numbers, (0..200).collect::<Vec<u32>>());
     }
 }
+
+#[test]
+fn over_ipv6_the_size_of_ethernet_is_20_bytes_less() {
+    let mut lab = Lab::new(11, 2);
+    for (n, station) in lab.stations.iter_mut().enumerate() {
+        station.address = format!("[2001:db8::{}]:9651", n + 1).parse().unwrap();
+    }
+    lab.mtu = 1452;
+    lab.dial(0, 1);
+    lab.run_until(SECOND, |lab| lab.linked(0, 1)).unwrap();
+    let took = lab.run_until(SECOND, |lab| max_frame(lab, 0, 1) == 1452 - DATA_HEADROOM);
+    assert!(took.unwrap() <= Duration::from_millis(20));
+    // The longest packet of a session v2 host.
+    assert!(lab.send_data(0, 1, 2, 1434 - 40));
+    lab.run(SECOND);
+    assert_eq!(numbers(&lab, 1), [2]);
+}

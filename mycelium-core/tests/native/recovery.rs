@@ -1,6 +1,6 @@
 //! The model: whatever is lost, doubled, reordered, restarted or dialled at once, in the end both can talk, in order and once.
 
-use mycelium_core::native::NativeConfig;
+use mycelium_core::native::{Event, NativeConfig};
 use mycelium_core::rng::Rng;
 use mycelium_core::time::Duration;
 
@@ -267,4 +267,21 @@ fn keys_change_after_their_packets_too() {
     let link = lab.link(1, 0).unwrap();
     let snapshot = lab.stations[1].endpoint.link(link, lab.now).unwrap();
     assert!((3..25).contains(&snapshot.rekeys), "{}", snapshot.rekeys);
+}
+
+#[test]
+fn who_started_anew_learns_who_still_sends_to_it() {
+    let mut lab = Lab::pair(6);
+    lab.restart(1);
+    lab.stations[1].events.clear();
+    let sent = lab.stations[1].sent;
+    for number in 0..100 {
+        lab.send_data(0, 1, number, 100);
+        lab.run(Duration::from_millis(1));
+    }
+    let address = lab.stations[0].address;
+    let strays = lab.stations[1].events.iter();
+    let strays = strays.filter(|event| **event == Event::Stray { address });
+    assert!((1..=12).contains(&strays.count()));
+    assert_eq!(lab.stations[1].sent, sent, "and answers nothing");
 }
