@@ -23,6 +23,10 @@ const FREE: usize = 2;
 const PEACE: Duration = Duration::from_millis(500);
 /// Buckets by link and by source. Two that share one share its budget.
 const BUCKETS: usize = 1024;
+/// Handshakes of others in one go. Each takes a quarter of a millisecond, and packets of sessions wait behind them.
+const ANSWER_BURST: u32 = 8;
+/// Handshakes of ours because of packets that fit no session, in one go, for the same reason.
+const STRAY_BURST: u32 = 8;
 
 /// A session that the initiator has not proved yet.
 #[derive(Debug)]
@@ -236,16 +240,20 @@ impl Budgets {
             cookies: buckets(1000, 100),
             queries: buckets(10, 10),
             stray_links: buckets(10, 20),
-            node: bucket(config.handshakes, 32),
+            node: bucket(config.handshakes, ANSWER_BURST),
             host: bucket(1000, 256),
-            strays: bucket(50, 50),
+            strays: bucket(50, STRAY_BURST),
             hash: SubnetHash::new(hash_key),
         }
     }
 
-    /// Whether senders without a cookie are told one instead of being heard.
-    pub(crate) fn is_loaded(&mut self, from: PeerId, now: Time) -> bool {
-        !self.unproven_links[link(from)].has(now)
+    /// Whether `source` is told a cookie, unless it has one, instead of being heard: before any of its halves is kept, since
+    /// keeping and joining them costs more than anything else that a forger may cause.
+    pub(crate) fn is_loaded(&mut self, from: PeerId, source: Pair, now: Time) -> bool {
+        let place = source_bucket(self.hash, source);
+        !(self.unproven_links[link(from)].has(now)
+            && self.unproven_sources[place].has(now)
+            && self.node.has(now))
     }
 
     /// Pay for one handshake of somebody else's.
@@ -255,7 +263,9 @@ impl Budgets {
             false => (&mut self.unproven_links, &mut self.unproven_sources),
         };
         let place = source_bucket(self.hash, source);
+        // Nobody pays for what another lacks.
         sources[place].has(now)
+            && self.node.has(now)
             && links[link(from)].take(now)
             && sources[place].take(now)
             && self.node.take(now)

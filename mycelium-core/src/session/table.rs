@@ -812,7 +812,7 @@ impl Sessions {
     ) {
         let address = ReturnAddress::end_to_end(source);
         let proven = self.jar.verify(now, &address, fragment);
-        if !proven && self.budgets.is_loaded(from, now) {
+        if !proven && self.budgets.is_loaded(from, pair, now) {
             if fragment.number() == 0 {
                 let asked = (fragment.sender(), fragment.mac1());
                 self.tell_cookie(pair, source, asked, from, now);
