@@ -19,6 +19,8 @@
 pub mod capture;
 pub mod daemon;
 pub mod figures;
+pub mod flood;
+pub mod flood_frames;
 pub mod harness;
 pub mod impair;
 pub mod lab;
