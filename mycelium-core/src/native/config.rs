@@ -17,7 +17,8 @@ pub struct NativeConfig {
     /// The largest UDP payload ever probed for, bytes. 1472 is what Ethernet carries over IPv4; for jumbo frames or loopback
     /// (65507) the driver says more. Never below 1200.
     pub max_datagram: u16,
-    /// First messages examined without a cookie, of everybody together. Each costs up to four agreements and an encapsulation.
+    /// First messages examined without a cookie, of everybody together. Each costs up to four agreements and an encapsulation,
+    /// about 0.3 ms, and packets wait for it: the burst is what one batch may cost.
     pub handshakes: Allowance,
     /// The same per source: an IPv4 address or an IPv6 /64.
     pub handshakes_per_source: Allowance,
@@ -52,7 +53,7 @@ impl Default for NativeConfig {
             max_datagram: 1472,
             handshakes: Allowance {
                 per_second: 50,
-                burst: 50,
+                burst: 8,
             },
             handshakes_per_source: Allowance {
                 per_second: 4,
@@ -60,7 +61,7 @@ impl Default for NativeConfig {
             },
             proven_handshakes: Allowance {
                 per_second: 200,
-                burst: 200,
+                burst: 8,
             },
             proven_handshakes_per_source: Allowance {
                 per_second: 8,
