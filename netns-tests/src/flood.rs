@@ -401,11 +401,11 @@ fn read(mut stream: TcpStream, counts: &Counts, to_peer: &SyncSender<Vec<u8>>) {
     }
 }
 
-/// The value at that share of the sorted samples, such as 0.99; zero without samples.
-pub fn quantile(samples: &[Duration], share: f64) -> Duration {
+/// The value at that percentage of the sorted samples, such as 99; zero without samples.
+pub fn quantile(samples: &[Duration], percent: usize) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
-    let place = (sorted.len() as f64 * share) as usize;
+    let place = sorted.len() * percent / 100;
     sorted
         .get(place.min(sorted.len().saturating_sub(1)))
         .copied()

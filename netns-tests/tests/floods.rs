@@ -208,9 +208,9 @@ impl Siege {
             .filter_map(|(sent, answer)| Some(answer.as_ref()?.duration_since(*sent)))
             .collect();
         let service = Service {
-            median: quantile(&times, 0.5),
-            p99: quantile(&times, 0.99),
-            worst: quantile(&times, 1.0),
+            median: quantile(&times, 50),
+            p99: quantile(&times, 99),
+            worst: quantile(&times, 100),
             sent: result.sent.len(),
             lost: result.lost(),
         };
