@@ -52,7 +52,7 @@ impl World {
                 let mut config = DataPlaneConfig::default();
                 if self.config.sessions {
                     config.session.policy = Policy::Prefer;
-                    config.session.has_aes = incarnation % 2 == 0;
+                    config.session.has_aes = incarnation.is_multiple_of(2);
                 }
                 (DataPlane::new(config, publisher.reader(), seed), publisher)
             });

@@ -137,10 +137,11 @@ impl AsyncUdpSocket for UdpSocket {
         };
         for _ in 0..EMPTY_LOOKS {
             let mut ready = ready!(io.poll_read_ready(context))?;
-            match ready.try_io(|io| self.state.recv(io.get_ref().into(), buffers, meta)) {
-                Ok(Ok(received)) => return Poll::Ready(Ok(received)),
-                // What became of an earlier datagram, or (the outer error) nothing there after all.
-                Ok(Err(_)) | Err(_) => {}
+            // Else it is what became of an earlier datagram, or nothing is there after all.
+            if let Ok(Ok(received)) =
+                ready.try_io(|io| self.state.recv(io.get_ref().into(), buffers, meta))
+            {
+                return Poll::Ready(Ok(received));
             }
         }
         context.waker().wake_by_ref();
