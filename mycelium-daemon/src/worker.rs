@@ -13,7 +13,7 @@ use mycelium_core::addr::Subnet;
 use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::dataplane::{AddressTraffic, DataPlane, DataPlaneStats};
 use mycelium_core::io::{IdentityId, Output, PeerId};
-use mycelium_core::native::NativeEndpoint;
+use mycelium_core::native::{NativeEndpoint, NativeStats};
 use mycelium_core::session::pins::Pin;
 use mycelium_core::session::view::{SessionStats, SessionView};
 use mycelium_core::time::{Duration, Time};
@@ -152,6 +152,8 @@ pub struct WorkerReport {
     pub bad_streams: u64,
     /// Batches that an interface did not take in full.
     pub host_refused: u64,
+    /// Datagrams of native links that were not what they should be, and handshakes.
+    pub native: NativeStats,
     /// QUIC datagrams that were read but not taken in time by QUIC's thread.
     pub quic_dropped: u64,
     /// Packets from interfaces that could not be used: longer than the MTU, or cut into too many segments.
@@ -669,6 +671,12 @@ impl Worker {
             by_source: self.dataplane.by_source().iter().copied().collect(),
             by_destination: self.dataplane.by_destination().iter().copied().collect(),
             bad_streams: self.bad_streams,
+            native: self
+                .ports
+                .native
+                .as_ref()
+                .map(|n| n.stats())
+                .unwrap_or_default(),
             quic_dropped: self.ports.native.as_ref().map_or(0, |n| n.quic_dropped()),
             host_refused: self.ports.host_refused(),
             host_unusable: self.bad_host_packets,

@@ -13,11 +13,13 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::io::PeerId;
 use mycelium_core::native::{
-    CloseCode, DATA_HEADROOM, Event, LinkId, NativeEndpoint, Received, Sealed, is_native,
+    CloseCode, DATA_HEADROOM, Event, LinkId, NativeEndpoint, NativeStats, Received, Sealed,
+    is_native,
 };
 use mycelium_core::time::{Duration, Time};
 use quinn::udp::{RecvMeta, Transmit};
@@ -146,6 +148,10 @@ impl Native {
             .sum()
     }
 
+    pub(super) fn stats(&self) -> NativeStats {
+        self.endpoint.stats()
+    }
+
     /// Where we take native links.
     pub(super) fn port(&self) -> u16 {
         self.port
@@ -172,6 +178,10 @@ impl Native {
             .collect();
         for link in given_up {
             self.close(link, CloseCode::Unwanted, now);
+        }
+        // It may have been set since.
+        if let Ok(unix) = SystemTime::now().duration_since(UNIX_EPOCH) {
+            self.endpoint.set_wall_clock(unix, now);
         }
         let link = self.endpoint.dial(remote, key, now);
         self.links.insert(link, Slot::Dialling(reply));

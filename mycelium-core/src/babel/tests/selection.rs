@@ -278,3 +278,35 @@ fn a_new_neighbour_is_not_told_a_large_table() {
     let sent = solo.up(P2);
     assert_eq!(sent.len(), 2, "our Hello and our own subnet");
 }
+
+#[test]
+fn a_link_that_proved_its_key_is_preferred_to_another_to_the_same_node() {
+    let mut solo = Solo::new();
+    let (node, far) = (Remote::new(1), Remote::new(2));
+    for peer in [P1, P2, P3] {
+        solo.up(peer);
+    }
+    for peer in [P1, P2] {
+        solo.update(peer, node.update(0, 0));
+        solo.update(peer, far.update(0, 20));
+    }
+    solo.update(P3, far.update(0, 29));
+    assert_eq!(solo.next_hop(far), Some(P1));
+    solo.input(Input::PeerAuthenticated {
+        peer: P2,
+        public_key: node.public_key,
+    });
+    // From the next look at each destination on.
+    solo.update(P2, node.update(1, 0));
+    solo.update(P2, far.update(0, 21));
+    assert_eq!(
+        (solo.next_hop(node), solo.next_hop(far)),
+        (Some(P2), Some(P2))
+    );
+    // Neither a better sample of the other link nor a better neighbour within the hysteresis changes that.
+    solo.update(P1, far.update(0, 5));
+    assert_eq!(solo.next_hop(far), Some(P2));
+    // What is longer by far is not used, proved or not.
+    solo.update(P2, far.update(1, 60));
+    assert_eq!(solo.next_hop(far), Some(P1));
+}

@@ -1,13 +1,19 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use mycelium_core::crypto::identity::{PublicKey, SecretKey};
+use mycelium_core::native::DownReason;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::super::dialer::QuicState;
 use super::*;
+use crate::link::native::{NativeDialer, established};
+use crate::link::quic::QuicEndpoint;
+use crate::link::reset::ResetSecret;
 use crate::link::tcp;
+use crate::worker::WorkerCommand;
 
 /// Holds links open until told otherwise.
 #[derive(Clone, Default)]
@@ -298,4 +304,70 @@ async fn discovered_peers_are_bounded() {
         peers.counters.refused_discovered,
         1000 - MAX_DISCOVERED as u64
     );
+}
+
+#[test]
+fn a_peer_whose_udp_is_blocked_is_tried_ever_more_slowly() {
+    let waits: Vec<_> = (1..=9).map(|n| moved_retry(n).as_secs()).collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+}
+
+#[tokio::test]
+async fn attempts_to_move_a_peer_to_udp_are_made_and_not_shown() {
+    let (listener, endpoint) = listener().await;
+    let (_links, handle) = start(vec![endpoint.clone()]);
+    let _first = listener.accept().await.unwrap();
+    let peers = until(&handle, "alive", alive).await;
+    let peer = peers.peers[0].link.as_ref().unwrap().peer;
+    for _ in 0..3 {
+        handle.send(Request::SpeaksNative(peer, 4242)).await;
+    }
+    let peers = until(&handle, "tried", |peers| {
+        peers.counters.attempts_finished == 2
+    })
+    .await;
+    assert_eq!(peers.peers.len(), 1);
+    assert_eq!(peers.peers[0].endpoint, endpoint);
+    // Of a link that is none of ours nobody believes anything.
+    handle.send(Request::SpeaksNative(PeerId(99), 4243)).await;
+    assert_eq!(handle.list().await.counters.attempts_started, 2);
+}
+
+#[tokio::test]
+async fn where_both_dialled_the_link_that_came_about_is_the_configured_peers() {
+    let native = LinkId(7);
+    let remote = SocketAddr::from(([192, 0, 2, 1], 9651));
+    let key = PublicKey([7; 32]);
+    let secret = ResetSecret::of(&SecretKey::from_bytes([7; 32]));
+    let quic = Arc::new(QuicEndpoint::bind(0, None, &secret).unwrap());
+    let (_sender, quic) = watch::channel(QuicState::Ready(quic));
+    let (worker, mut commands) = mpsc::channel(1);
+    let dialer = Dialer::new(None, quic).with_native(NativeDialer::new(worker));
+    let links = FakeLinks::default();
+    let configured = Endpoint::address(Scheme::Udp, remote);
+    let (manager, handle) = Manager::new(links.clone(), dialer, vec![configured.clone()]);
+    tokio::spawn(manager.run());
+    let Some(WorkerCommand::DialNative {
+        remote: to, reply, ..
+    }) = commands.recv().await
+    else {
+        unreachable!("a native link is dialled");
+    };
+    assert_eq!(to, remote);
+    let (inbound, _released) = established(native, key, remote, None, None);
+    handle.send(Request::Inbound(Box::new(inbound))).await;
+    let duplicate = DownReason::Duplicate(native);
+    reply.send(Err(duplicate.into())).unwrap();
+    let peers = until(&handle, "taken over", |peers| {
+        peers.peers.len() == 1 && alive(peers)
+    })
+    .await;
+    assert_eq!(peers.peers[0].endpoint, configured);
+    assert_eq!(peers.peers[0].origin, Origin::Configured);
+    // Its end is that of the configured peer, which is dialled again.
+    links.end_all("gone");
+    assert!(matches!(
+        commands.recv().await,
+        Some(WorkerCommand::DialNative { .. })
+    ));
 }
