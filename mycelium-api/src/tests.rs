@@ -363,7 +363,7 @@ fn a_session_reads_back_and_leaves_out_what_is_unknown() {
         },
     };
     assert_eq!(session.drops.total(), 10);
-    let text = serde_json::to_string(&session).unwrap();
+    let text = to_string(&session).unwrap();
     assert!(text.contains(r#""protocol":"v1","hybrid":false"#), "{text}");
     assert!(text.contains(r#""drops":{"replay":1,"authentication":2,"v1":3,"malformed":4}"#));
     assert!(!text.contains("age") && !text.contains("suite") && !text.contains("pathSize"));
