@@ -247,13 +247,21 @@ impl Budgets {
         }
     }
 
-    /// Whether `source` is told a cookie, unless it has one, instead of being heard: before any of its halves is kept, since
-    /// keeping and joining them costs more than anything else that a forger may cause.
-    pub(crate) fn is_loaded(&mut self, from: PeerId, source: Pair, now: Time) -> bool {
+    /// Whether `source` is told a cookie, or ignored if it has one, instead of being heard: before any of its halves is kept,
+    /// since keeping and joining them costs more than anything else that a forger may cause.
+    pub(crate) fn is_loaded(
+        &mut self,
+        from: PeerId,
+        source: Pair,
+        proven: bool,
+        now: Time,
+    ) -> bool {
         let place = source_bucket(self.hash, source);
-        !(self.unproven_links[link(from)].has(now)
-            && self.unproven_sources[place].has(now)
-            && self.node.has(now))
+        let (links, sources) = match proven {
+            true => (&mut self.proven_links, &mut self.proven_sources),
+            false => (&mut self.unproven_links, &mut self.unproven_sources),
+        };
+        !(links[link(from)].has(now) && sources[place].has(now) && self.node.has(now))
     }
 
     /// Pay for one handshake of somebody else's.
