@@ -3,9 +3,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ const STEP: Duration = Duration::from_millis(1);
 const LATE: Duration = Duration::from_millis(20);
 /// Control packets that wait for the flooder's own routing.
 const WAITING: usize = 1024;
+/// Data packets kept for whoever asks.
+const KEPT: usize = 16_384;
 const LINK: PeerId = PeerId(0);
 /// Where a control packet says what it is.
 const TLV_TYPE: usize = 8;
@@ -81,6 +83,14 @@ struct Counts {
     data: AtomicU64,
     bytes: AtomicU64,
     route_requests: AtomicU64,
+    /// Data packets that nobody has asked for yet.
+    kept: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Counts {
+    fn kept(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 enum Order {
@@ -156,6 +166,11 @@ impl Flooder {
             bytes: self.counts.bytes.load(Ordering::Relaxed),
             route_requests: self.counts.route_requests.load(Ordering::Relaxed),
         }
+    }
+
+    /// The data packets that came back since the last call, but not more than some ten thousand.
+    pub fn packets(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.counts.kept())
     }
 
     fn order(&self, order: Order) -> anyhow::Result<()> {
@@ -383,6 +398,10 @@ fn read(mut stream: TcpStream, counts: &Counts, to_peer: &SyncSender<Vec<u8>>) {
             match found.kind {
                 Kind::Data => {
                     counts.data.fetch_add(1, Ordering::Relaxed);
+                    let mut kept = counts.kept();
+                    if kept.len() < KEPT {
+                        kept.push(packet.to_vec());
+                    }
                 }
                 Kind::Control => {
                     let is_request = packet.get(TLV_TYPE) == Some(&9);

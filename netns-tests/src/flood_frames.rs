@@ -1,5 +1,6 @@
 //! What floods are made of: packets that cost nothing to make and something to judge (docs/protocol.md §14.3, §15).
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use mycelium_core::addr::Subnet;
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::rng::Rng;
 use mycelium_core::router_id::RouterId;
-use mycelium_core::session::fragment::split_first;
+use mycelium_core::session::cookie::{CookieKey, CookieMemory};
+use mycelium_core::session::fragment::{Unit, split_first};
 use mycelium_core::session::handshake::{Context, Hello, Initiator, Local, Timestamp};
 use mycelium_core::session::mac::{MacKey, Scope};
+use mycelium_core::time::Time;
 use mycelium_core::wire::data::{BODY_OFFSET, DataHeader};
 
 use crate::daemon::key_of;
@@ -24,6 +27,8 @@ const HALF: usize = 650;
 const UNIT_LEN: usize = UNIT_HEADER + HALF + 32;
 /// A data packet's hop limit.
 const HOP_LIMIT: u8 = 64;
+/// A flood is shorter than a cookie lives.
+const NOW: Time = Time::ZERO;
 /// Who-request: type, request, nonce, zeros, MAC.
 const WHO_LEN: usize = 80;
 
@@ -39,10 +44,15 @@ pub struct Frames {
 /// Self-made identities and a first message of each.
 #[derive(Debug)]
 pub struct Strangers {
-    /// Their keys.
-    pub keys: Vec<PublicKey>,
-    /// Both halves of each message, as data packets.
-    pub frames: Frames,
+    victim: PublicKey,
+    members: Vec<Stranger>,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    key: PublicKey,
+    units: [Vec<u8>; 2],
+    cookies: CookieMemory,
 }
 
 struct Maker(Rng);
@@ -103,9 +113,7 @@ pub fn spoofed(source: Ipv6Addr, victim: &PublicKey) -> Frames {
 pub fn strangers(victim: &PublicKey, count: usize) -> Strangers {
     let mut maker = Maker::new("strangers");
     let mac_key = MacKey::new(victim, None);
-    let mut keys = Vec::with_capacity(count);
-    let mut frames = Vec::with_capacity(2 * count);
-    for _ in 0..count {
+    let members = (0..count).map(|_| {
         let local = Local::new(SecretKey::from_bytes(maker.0.array()));
         let hello = Hello {
             index: maker.index(),
@@ -119,17 +127,71 @@ pub fn strangers(victim: &PublicKey, count: usize) -> Strangers {
             source: local.address(),
             destination: victim.address(),
         };
-        for unit in split_first(&message, hello.index, scope, &mac_key) {
-            frames.push(data(local.address(), victim.address(), &body_of(&unit)));
+        let mut units = split_first(&message, hello.index, scope, &mac_key);
+        let mut cookies = CookieMemory::default();
+        cookies.stamp(NOW, &mut units);
+        Stranger {
+            key: *local.public_key(),
+            units,
+            cookies,
         }
-        keys.push(*local.public_key());
-    }
+    });
     Strangers {
-        keys,
-        frames: Frames {
-            frames,
+        victim: *victim,
+        members: members.collect(),
+    }
+}
+
+impl Strangers {
+    /// Updates that announce all of them.
+    pub fn updates(&self) -> Vec<Vec<u8>> {
+        let members = self.members.iter();
+        members.map(|member| update(&member.key, true)).collect()
+    }
+
+    /// Both halves of each message, as data packets.
+    pub fn frames(&self) -> Frames {
+        self.frames_of(|_| true)
+    }
+
+    /// The same of those that [were told a cookie](Self::take_cookies), with the proof.
+    pub fn proven(&self) -> Frames {
+        self.frames_of(|member| member.cookies.has_cookie(NOW))
+    }
+
+    fn frames_of(&self, wanted: impl Fn(&Stranger) -> bool) -> Frames {
+        let members = self.members.iter().filter(|member| wanted(member));
+        let frames = members.flat_map(|member| {
+            let (from, to) = (member.key.address(), self.victim.address());
+            let halves = member.units.iter();
+            halves.map(move |unit| data(from, to, &body_of(unit)))
+        });
+        Frames {
+            frames: frames.collect(),
             fresh_sources: false,
-        },
+        }
+    }
+
+    /// Find the cookies among data packets that came back; how many strangers have one now.
+    pub fn take_cookies(&mut self, packets: &[Vec<u8>]) -> usize {
+        let key = CookieKey::new(&self.victim, None);
+        let mut places: BTreeMap<Ipv6Addr, usize> = BTreeMap::new();
+        for (place, member) in self.members.iter().enumerate() {
+            places.insert(member.key.address(), place);
+        }
+        for packet in packets {
+            if let Ok(header) = DataHeader::parse(packet)
+                && let Some(unit) = packet.get(BODY_OFFSET + 4..)
+                && let Ok(Unit::CookieReply(reply)) = Unit::parse(unit)
+                && let Some(&place) = places.get(&header.destination)
+                && let Some(member) = self.members.get_mut(place)
+                && member.cookies.accept(NOW, &key, &reply)
+            {
+                member.cookies.stamp(NOW, &mut member.units);
+            }
+        }
+        let proven = |member: &&Stranger| member.cookies.has_cookie(NOW);
+        self.members.iter().filter(proven).count()
     }
 }
 
@@ -159,7 +221,7 @@ pub fn datagrams(victim: &PublicKey) -> Frames {
 }
 
 /// An Update for the subnet of `key`, of its own router, at no cost.
-pub fn update(key: &PublicKey, speaks_v2: bool) -> Vec<u8> {
+fn update(key: &PublicKey, speaks_v2: bool) -> Vec<u8> {
     let mut packet = vec![1, 1, 0, 0, 42, 3, 0, 60, 8, 58, 2, 0, 64, 0, 0x75, 0x30];
     // Sequence number and metric.
     packet.extend_from_slice(&[0; 4]);
@@ -275,7 +337,6 @@ impl Maker {
 
 #[cfg(test)]
 mod tests {
-    use mycelium_core::session::fragment::Unit;
     use mycelium_core::wire::frame::{Kind, next_frame};
 
     use super::*;
@@ -290,7 +351,7 @@ mod tests {
         let floods = [
             garbage(victim().address()),
             spoofed(source, &victim()),
-            strangers(&victim(), 2).frames,
+            strangers(&victim(), 2).frames(),
         ];
         for frame in floods.iter().flat_map(|flood| &flood.frames) {
             let found = next_frame(frame).unwrap().unwrap();
@@ -299,6 +360,32 @@ mod tests {
         let update = update(&victim(), true);
         let found = next_frame(&update).unwrap().unwrap();
         assert_eq!((found.kind, found.len), (Kind::Control, update.len()));
+    }
+
+    #[test]
+    fn strangers_understand_the_cookies_that_they_are_told() {
+        use mycelium_core::session::cookie::{CookieJar, ReturnAddress};
+
+        let mut strangers = strangers(&victim(), 2);
+        let mut rng = Rng::from_seed([1; 32]);
+        let (mut jar, key) = (CookieJar::default(), CookieKey::new(&victim(), None));
+        let asking = strangers.frames().frames.remove(2);
+        let source = DataHeader::parse(&asking).unwrap().source;
+        let address = ReturnAddress::end_to_end(source);
+        let Ok(Unit::Fragment(first)) = Unit::parse(&asking[BODY_OFFSET + 4..]) else {
+            panic!("not a fragment");
+        };
+        let reply = jar.reply(NOW, &address, &first, &key, &mut rng).unwrap();
+        let answer = data(victim().address(), source, &body_of(&reply));
+        assert_eq!(strangers.take_cookies(&[answer]), 1);
+        let proven = strangers.proven().frames;
+        assert_eq!(proven.len(), 2);
+        for frame in proven {
+            let Ok(Unit::Fragment(half)) = Unit::parse(&frame[BODY_OFFSET + 4..]) else {
+                panic!("not a fragment");
+            };
+            assert!(jar.verify(NOW, &address, &half));
+        }
     }
 
     #[test]

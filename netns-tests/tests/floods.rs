@@ -31,6 +31,8 @@ const GROWTH_KIB: u64 = 24 << 10;
 /// Route requests that one link's packets may cause at once, and a second (docs/architecture.md).
 const REQUESTS: f64 = 256.0;
 const REQUESTS_PER_SECOND: f64 = 64.0;
+/// Cookies that a node tells over one link at most.
+const COOKIES_PER_SECOND: u32 = 1000;
 /// A request is repeated while it has no answer.
 const REPEATS: f64 = 8.0;
 
@@ -38,10 +40,27 @@ fn main() -> ExitCode {
     run(vec![
         case("routeless_garbage", routeless_garbage),
         case("spoofed_peer", spoofed_peer),
-        case("announced_strangers", |scratch| strangers(scratch, true)),
-        case("unannounced_strangers", |scratch| strangers(scratch, false)),
+        case("unannounced_strangers", |scratch| {
+            strangers(scratch, With::Nothing)
+        }),
+        case("announced_strangers", |scratch| {
+            strangers(scratch, With::Routes)
+        }),
+        case("proven_strangers", |scratch| {
+            strangers(scratch, With::Cookies)
+        }),
         case("native_port", native_port),
     ])
+}
+
+/// What self-made identities have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum With {
+    Nothing,
+    /// Routes, so that answers arrive.
+    Routes,
+    /// Those, and the cookies that they were told.
+    Cookies,
 }
 
 /// Packets a second.
@@ -334,27 +353,38 @@ fn spoofed_peer(scratch: &Scratch) -> anyhow::Result<()> {
 }
 
 /// Valid first messages.
-fn strangers(scratch: &Scratch, announced: bool) -> anyhow::Result<()> {
+fn strangers(scratch: &Scratch, with: With) -> anyhow::Result<()> {
     let mut siege = Siege::start(scratch, &[])?;
     let flooder = siege.flooder()?;
-    let strangers = flood_frames::strangers(&siege.node.public_key(), crowd());
-    let what = if announced {
-        let updates = strangers
-            .keys
-            .iter()
-            .map(|key| flood_frames::update(key, true));
-        flooder.say(updates.collect())?;
-        // A safe count: 2^53 and more.
-        let wanted = crowd() as f64;
-        wait::until("their routes", PATIENCE * 3, || {
-            let routes = siege.node.metric("mycelium_router_selected_routes")?;
-            Ok((routes >= wanted).then_some(()))
-        })?;
-        "strangers with routes"
-    } else {
-        "strangers without routes"
-    };
-    siege.endure_peer(what, &flooder, &strangers.frames)
+    let mut strangers = flood_frames::strangers(&siege.node.public_key(), crowd());
+    if with == With::Nothing {
+        let frames = strangers.frames();
+        return siege.endure_peer("strangers without routes", &flooder, &frames);
+    }
+    flooder.say(strangers.updates())?;
+    // A safe count: 2^53 and more.
+    let wanted = crowd() as f64;
+    wait::until("their routes", PATIENCE * 3, || {
+        let routes = siege.node.metric("mycelium_router_selected_routes")?;
+        Ok((routes >= wanted).then_some(()))
+    })?;
+    if with == With::Routes {
+        let frames = strangers.frames();
+        return siege.endure_peer("strangers with routes", &flooder, &frames);
+    }
+    let frames = strangers.frames();
+    let rate = 2 * COOKIES_PER_SECOND;
+    let once = Duration::from_secs_f64(frames.frames.len() as f64 / f64::from(rate));
+    flooder.throw(&frames, rate, once)?;
+    let mut told = 0;
+    // Some are answered at once, and a busy machine may have taken several messages in one go.
+    wait::until("cookies for half of them", PATIENCE, || {
+        told = strangers.take_cookies(&flooder.packets());
+        Ok((told * 2 >= crowd()).then_some(()))
+    })
+    .with_context(|| format!("{told} of {} have one", crowd()))?;
+    let frames = strangers.proven();
+    siege.endure_peer("strangers with routes and cookies", &flooder, &frames)
 }
 
 /// Datagrams to the port of native links, on which the friend's link runs as well.
