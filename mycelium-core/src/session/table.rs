@@ -5,6 +5,14 @@
 //!
 //! What a packet from the network may do here before it is authenticated: cost a hash; and within the budgets of
 //! [`responder`](super::responder) an agreement. Nothing is pinned, sent or retired by less than a packet that opens.
+//!
+//! Here: slots, and what the data plane asks per packet. Below: handshakes of ours (`initiate`), of others (`answer`), what is due
+//! (`timers`), what is shown (`report`).
+
+mod answer;
+mod initiate;
+mod report;
+mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::Ipv6Addr;
@@ -16,32 +24,25 @@ use crate::io::{IdentityId, PeerId};
 use crate::rng::Rng;
 use crate::time::{Duration, Time};
 
-use super::config::{OWED, Policy, RETRY, SessionConfig, UNHEARD, V1_VERDICT};
-use super::cookie::{CookieJar, CookieKey, ReturnAddress};
-use super::fragment::{
-    self, CookieReply, Fragment, MessageKind, Reassembly, ReassemblyLimits, Route, SecondMessage,
-    Source, Unit, Whole,
-};
+use super::config::{OWED, Policy, RETRY, SessionConfig, UNHEARD};
+use super::cookie::{CookieJar, CookieKey};
+use super::fragment::{MessageKind, Reassembly, ReassemblyLimits, Unit};
 use super::halves::Halves;
-use super::handshake::{Arrival, Established, Hello, Initiator, Local, Responder, Timestamp};
-use super::mac::{MAC_LEN, MacKey, Scope};
+use super::handshake::Local;
+use super::mac::{MacKey, Scope};
 use super::path::{NextHops, Probe};
 use super::pins::{Pin, Pins};
-use super::remote::{Attempt, Pair, Remote, Session};
-use super::responder::{Budgets, HalfOpen, HalfOpens, Room};
+use super::remote::{Pair, Remote, Session};
+use super::responder::{Budgets, HalfOpens};
 use super::transport::ReceiveError;
-use super::view::{Protocol, SessionStats, SessionView};
+use super::view::SessionStats;
 
-/// Cookie replies that one message 1 is repeated for.
-const COOKIES_PER_MESSAGE: u8 = 2;
 /// Our confirmation is repeated after these, counted from the session's start, until something is heard.
 const CONFIRM_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 /// A packet that fits nothing is no sign of lost keys while the session was alive so lately.
 const ALIVE: Duration = Duration::from_secs(5);
 /// Slots looked at for an idle one.
 const EVICTION_TRIES: usize = 64;
-/// Hosts that sent nothing for so long do not need a session any more.
-const HOST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the route to a remote identity says.
 #[derive(Clone, Copy, Debug)]
@@ -207,8 +208,6 @@ impl Sessions {
         !self.is_off() && !self.locals.keys().copied().eq(ids)
     }
 
-    // ---- sending
-
     /// How a packet of our host goes to `pair`.
     #[inline]
     pub(crate) fn way(&mut self, pair: Pair, hint: RemoteHint<'_>, now: Time) -> Way {
@@ -372,67 +371,6 @@ impl Sessions {
         }
     }
 
-    /// Begin a handshake.
-    fn initiate(&mut self, slot: usize, now: Time) {
-        let Some(Some(remote)) = self.remotes.get_mut(slot) else {
-            return;
-        };
-        remote.on_initiated(now);
-        if !self.budgets.take_host(now) {
-            self.stats.over_budget += 1;
-            return;
-        }
-        let Some(keys) = self.locals.get(&remote.pair.0) else {
-            return;
-        };
-        let index = fresh_index(&mut self.rng, &self.by_index);
-        let hello = Hello {
-            index,
-            timestamp: Timestamp::from_unix(self.config.unix_epoch + now.since(Time::ZERO)),
-            has_aes: self.config.has_aes,
-        };
-        let Ok((initiator, message)) = Initiator::start(
-            super::handshake::Context::EndToEnd,
-            &keys.local,
-            &remote.key,
-            &hello,
-            &mut self.rng,
-        ) else {
-            self.stats.low_order += 1;
-            return;
-        };
-        let scope = Scope::EndToEnd {
-            source: keys.local.address(),
-            destination: remote.address,
-        };
-        let mut units = fragment::split_first(&message, index, scope, &remote.mac_key);
-        remote.cookies.stamp(now, &mut units);
-        self.stats.initiated += 1;
-        self.actions.push_back(Action::Units {
-            from: remote.pair.0,
-            to: remote.address,
-            units: units.to_vec(),
-            half_open: None,
-        });
-        // Two, so that an answer to the one before may still come.
-        let old = (remote.attempts.len() >= 2).then(|| remote.attempts.remove(0));
-        remote.attempts.push(Attempt {
-            initiator,
-            units,
-            started: now,
-            second: SecondMessage::default(),
-            cookies: 0,
-        });
-        if let Some(old) = old {
-            self.by_index.remove(&u64::from(old.initiator.index()));
-        }
-        self.by_index
-            .insert(u64::from(index), Locator::Attempt(slot));
-        self.arm(slot);
-    }
-
-    // ---- receiving
-
     /// Open the body of a data packet to `identity`, if its index is one of ours for that source. `None`: it is not.
     #[inline]
     pub(crate) fn open<'a>(
@@ -506,53 +444,6 @@ impl Sessions {
         if let Some(Some(remote)) = self.remotes.get_mut(slot) {
             remote.path.answered(id, size, &mut self.next_hops, now);
         }
-    }
-
-    /// The first packet of an initiator: its proof.
-    #[cold]
-    fn open_first<'a>(
-        &mut self,
-        index: u32,
-        pair: Pair,
-        source: Ipv6Addr,
-        destination: Ipv6Addr,
-        body: &'a mut [u8],
-        now: Time,
-    ) -> Option<Result<Opened<'a>, ReceiveError>> {
-        let half = self.half_open.get_mut(index)?;
-        if half.pair != pair {
-            return None;
-        }
-        let plaintext = match half
-            .established
-            .receiver
-            .open_body(source, destination, body)
-        {
-            Ok(plaintext) => plaintext,
-            Err(error) => return Some(Err(error)),
-        };
-        let mut half = self.half_open.remove(index)?;
-        half.established.sender.release();
-        let slot = self.slot_for(pair, &half.established.remote_key, now)?;
-        let session = Session {
-            sender: half.established.sender,
-            receiver: half.established.receiver,
-            suite: half.established.suite,
-            created: half.created,
-            initiated: false,
-            crossed: half.crossed,
-            message_hash: half.message_hash,
-        };
-        self.install(slot, session);
-        // So that the initiator knows, also where our host has nothing to say.
-        self.actions.push_back(Action::Empty {
-            slot,
-            confirm: true,
-        });
-        if let Some(Some(remote)) = self.remotes.get_mut(slot) {
-            remote.counters.received += 1;
-        }
-        Some(Ok(Opened { slot, plaintext }))
     }
 
     fn install(&mut self, slot: usize, session: Session) {
@@ -708,277 +599,6 @@ impl Sessions {
         true
     }
 
-    fn on_cookie_reply(
-        &mut self,
-        pair: Pair,
-        source: Ipv6Addr,
-        reply: &CookieReply<'_>,
-        now: Time,
-    ) {
-        let index = reply.receiver();
-        let Some(&Locator::Attempt(slot)) = self.by_index.get(&u64::from(index)) else {
-            return;
-        };
-        let Some(Some(remote)) = self.remotes.get_mut(slot) else {
-            return;
-        };
-        if remote.pair != pair || remote.address != source {
-            return;
-        }
-        let Some(attempt) = remote
-            .attempts
-            .iter_mut()
-            .find(|attempt| attempt.initiator.index() == index)
-        else {
-            return;
-        };
-        if attempt.cookies >= COOKIES_PER_MESSAGE
-            || !remote.cookies.accept(now, &remote.cookie_key, reply)
-        {
-            return;
-        }
-        attempt.cookies += 1;
-        remote.cookies.stamp(now, &mut attempt.units);
-        self.stats.cookies_received += 1;
-        self.actions.push_back(Action::Units {
-            from: pair.0,
-            to: remote.address,
-            units: attempt.units.to_vec(),
-            half_open: None,
-        });
-    }
-
-    fn on_message_2(&mut self, pair: Pair, source: Ipv6Addr, fragment: &Fragment<'_>, now: Time) {
-        let index = fragment.receiver();
-        let Some(&Locator::Attempt(slot)) = self.by_index.get(&u64::from(index)) else {
-            self.stats.drop_unit += 1;
-            return;
-        };
-        let network_key = self.config.network_key.as_ref();
-        let Some(Some(remote)) = self.remotes.get_mut(slot) else {
-            return;
-        };
-        if remote.pair != pair || remote.address != source {
-            self.stats.drop_unit += 1;
-            return;
-        }
-        let Some(position) = remote
-            .attempts
-            .iter()
-            .position(|attempt| attempt.initiator.index() == index)
-        else {
-            return;
-        };
-        let attempt = &mut remote.attempts[position];
-        if !attempt.initiator.reply_key().verify(fragment.bytes()) {
-            self.stats.drop_mac1 += 1;
-            return;
-        }
-        let Some(message) = attempt.second.add(now, fragment) else {
-            return;
-        };
-        let finished = attempt
-            .initiator
-            .finish(fragment.sender(), &message.message, network_key);
-        let Ok(established) = finished else {
-            self.stats.drop_handshake += 1;
-            return;
-        };
-        let started = remote.attempts.remove(position).started;
-        // Their initiation was answered while ours was under way.
-        let crossed = self.half_open.has(pair)
-            || remote.sessions.first().is_some_and(|session| {
-                !session.initiated && session.crossed && session.created >= started
-            });
-        let session = session_of(established, now, true, crossed, [0; 32]);
-        self.install(slot, session);
-        if let Some(Some(remote)) = self.remotes.get_mut(slot) {
-            remote.confirm = Some((now + CONFIRM_AGAIN[0], 0));
-        }
-        self.actions.push_back(Action::Empty {
-            slot,
-            confirm: true,
-        });
-        self.arm(slot);
-    }
-
-    fn on_message_1(
-        &mut self,
-        pair: Pair,
-        source: Ipv6Addr,
-        fragment: &Fragment<'_>,
-        from: PeerId,
-        now: Time,
-    ) {
-        let address = ReturnAddress::end_to_end(source);
-        let proven = self.jar.verify(now, &address, fragment);
-        // Somebody who proved its address and was answered may have lost the answer.
-        let repeats = proven && self.half_open.has(pair);
-        if !repeats && self.budgets.is_loaded(from, pair, proven, now) {
-            if proven {
-                self.stats.over_budget += 1;
-            } else if fragment.number() == 0 {
-                let asked = (fragment.sender(), fragment.mac1());
-                self.tell_cookie(pair, source, asked, from, now);
-            }
-            return;
-        }
-        let route = Route {
-            identity: pair.0,
-            source: Source::overlay(pair.1),
-            link: from.0,
-        };
-        let Some(message) = self.reassembly.add(now, route, fragment) else {
-            return;
-        };
-        let message_hash = message.hash;
-        if let Some(half) = self.half_open.find(pair, &message_hash) {
-            if half.may_repeat(now) {
-                let units = half.units.clone();
-                let half_open = Some((half.established.local_index, from));
-                self.actions.push_back(Action::Units {
-                    from: pair.0,
-                    to: source,
-                    units,
-                    half_open,
-                });
-            }
-            return;
-        }
-        let slot = self.slots.get(&pair).copied();
-        let remote = slot.and_then(|slot| self.remotes[slot].as_ref());
-        if remote.is_some_and(|remote| {
-            let mut sessions = remote.sessions.iter();
-            sessions.any(|session| session.message_hash == message_hash)
-        }) {
-            self.stats.drop_unit += 1;
-            return;
-        }
-        let crossed = remote.is_some_and(|remote| !remote.attempts.is_empty());
-        match self.half_open.room(pair, now) {
-            Room::Yes => {}
-            Room::WithCookie if proven => {}
-            Room::WithCookie => {
-                let asked = (fragment.sender(), &message.mac1);
-                self.tell_cookie(pair, source, asked, from, now);
-                return;
-            }
-            Room::No => {
-                self.stats.over_budget += 1;
-                return;
-            }
-        }
-        if !self.budgets.take(from, pair, proven, now) {
-            self.stats.over_budget += 1;
-            if !proven {
-                let asked = (fragment.sender(), &message.mac1);
-                self.tell_cookie(pair, source, asked, from, now);
-            }
-            return;
-        }
-        let Some(half) = self.respond(pair, source, fragment, &message, from, now) else {
-            self.stats.drop_handshake += 1;
-            return;
-        };
-        let half = HalfOpen { crossed, ..half };
-        let index = half.established.local_index;
-        self.actions.push_back(Action::Units {
-            from: pair.0,
-            to: source,
-            units: half.units.clone(),
-            half_open: Some((index, from)),
-        });
-        for gone in self.half_open.insert(half) {
-            self.by_index.remove(&u64::from(gone));
-        }
-        self.by_index.insert(u64::from(index), Locator::HalfOpen);
-        self.stats.answered += 1;
-    }
-
-    /// Answer message 1, paying step by step.
-    fn respond(
-        &mut self,
-        pair: Pair,
-        source: Ipv6Addr,
-        fragment: &Fragment<'_>,
-        message: &Whole,
-        from: PeerId,
-        now: Time,
-    ) -> Option<HalfOpen> {
-        let keys = self.locals.get(&pair.0)?;
-        let identified =
-            Responder::identify(Arrival::EndToEnd { source }, &keys.local, &message.message)
-                .ok()?;
-        let remote_key = *identified.remote_key();
-        let is_ours = |other: &LocalKeys| *other.local.public_key() == remote_key;
-        if self.locals.values().any(is_ours) {
-            return None;
-        }
-        if self.pins.key(pair.1).is_some_and(|key| *key != remote_key) {
-            self.stats.conflicts += 1;
-            return None;
-        }
-        let authenticated = identified.authenticate(fragment.sender()).ok()?;
-        let index = fresh_index(&mut self.rng, &self.by_index);
-        let network_key = self.config.network_key.as_ref();
-        let response = authenticated
-            .respond(index, self.config.has_aes, network_key, &mut self.rng)
-            .ok()?;
-        let established = response.established;
-        let scope = Scope::EndToEnd {
-            source: keys.local.address(),
-            destination: source,
-        };
-        let units = fragment::split_second(
-            &response.message,
-            index,
-            established.remote_index,
-            scope,
-            &MacKey::new(&remote_key, network_key),
-            &response.reply_key,
-        );
-        Some(HalfOpen {
-            pair,
-            established,
-            created: now,
-            message_hash: message.hash,
-            units: units.to_vec(),
-            sent: now,
-            unsent: false,
-            from,
-            crossed: false,
-        })
-    }
-
-    /// Answer a first message with a cookie: its index, and MAC1 of its first half.
-    fn tell_cookie(
-        &mut self,
-        pair: Pair,
-        source: Ipv6Addr,
-        (index, mac1): (u32, &[u8; MAC_LEN]),
-        from: PeerId,
-        now: Time,
-    ) {
-        let Some(keys) = self.locals.get(&pair.0) else {
-            return;
-        };
-        if !self.budgets.take_cookie(from, now) {
-            return;
-        }
-        let address = ReturnAddress::end_to_end(source);
-        let (key, rng) = (&keys.cookie_key, &mut self.rng);
-        let reply = self.jar.reply_to(now, &address, index, mac1, key, rng);
-        self.stats.cookies_sent += 1;
-        self.actions.push_back(Action::Units {
-            from: pair.0,
-            to: source,
-            units: vec![reply.to_vec()],
-            half_open: None,
-        });
-    }
-
-    // ---- time and what follows
-
     /// Who is at the other end of `slot`.
     pub(crate) fn remote_of(&self, slot: usize) -> Option<(IdentityId, Subnet, Ipv6Addr)> {
         let remote = self.remotes.get(slot)?.as_ref()?;
@@ -997,129 +617,6 @@ impl Sessions {
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
-
-    /// Message 2 found no route. True: ask for one.
-    pub(crate) fn on_unsent(&mut self, index: u32, from: PeerId, now: Time) -> bool {
-        self.half_open.mark_unsent(index);
-        self.budgets.take_query(from, now)
-    }
-
-    /// There are new routes: send what waited for them.
-    pub(crate) fn on_routes(&mut self, has_route: impl Fn(Subnet) -> bool) {
-        for index in self.half_open.take_sendable(|pair| has_route(pair.1)) {
-            if let Some(half) = self.half_open.get_mut(index) {
-                self.actions.push_back(Action::Units {
-                    from: half.pair.0,
-                    to: half.established.remote_key.address(),
-                    units: half.units.clone(),
-                    half_open: Some((index, half.from)),
-                });
-            }
-        }
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let timer = self.timers.first().map(|&(at, _)| at);
-        [timer, self.half_open.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Do what is due.
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
-        for index in self.half_open.expire(now) {
-            self.by_index.remove(&u64::from(index));
-        }
-        while let Some(&(at, slot)) = self.timers.first()
-            && at <= now
-        {
-            self.timers.pop_first();
-            if let Some(Some(remote)) = self.remotes.get_mut(slot) {
-                remote.armed = None;
-                self.service(slot, now);
-            }
-        }
-    }
-
-    fn service(&mut self, slot: usize, now: Time) {
-        let Some(Some(remote)) = self.remotes.get_mut(slot) else {
-            return;
-        };
-        let gone = remote.expire(now);
-        if remote.owes(now) {
-            remote.on_sent_empty();
-            self.actions.push_back(Action::Empty {
-                slot,
-                confirm: false,
-            });
-        }
-        if let Some((at, times)) = remote.confirm
-            && at <= now
-        {
-            remote.confirm = CONFIRM_AGAIN
-                .get(usize::from(times) + 1)
-                .map(|&pause| (now + pause, times + 1));
-            self.actions.push_back(Action::Empty {
-                slot,
-                confirm: false,
-            });
-        }
-        let must = self.policy == Policy::Require || self.pins.key(remote.pair.1).is_some();
-        let mut initiate = false;
-        if !remote.sessions.is_empty() && remote.is_unheard(now) && now >= remote.quiet_until {
-            initiate = true;
-        }
-        if remote.retry_at.is_some_and(|at| at <= now) {
-            remote.retry_at = None;
-            let waited = remote
-                .waiting_since
-                .map_or(Duration::ZERO, |since| now.since(since));
-            if !must && waited >= V1_VERDICT {
-                remote.on_v1_verdict(now);
-                let subnet = remote.pair.1;
-                self.stats.v1_verdicts += 1;
-                self.actions.push_back(Action::Ready(subnet));
-            } else if now.since(remote.last_host) < HOST_PATIENCE {
-                initiate = true;
-                let next = match remote.attempts.len() {
-                    0 | 1 => now + RETRY,
-                    _ => remote.quiet_until.max(now + RETRY),
-                };
-                remote.retry_at = Some(next);
-            } else {
-                remote.waiting_since = None;
-            }
-        }
-        for index in gone {
-            self.by_index.remove(&u64::from(index));
-        }
-        if initiate {
-            self.initiate(slot, now);
-        }
-        self.arm(slot);
-    }
-
-    /// Set the timer of `slot`, unless it is set early enough.
-    #[inline]
-    fn arm(&mut self, slot: usize) {
-        let Some(Some(remote)) = self.remotes.get_mut(slot) else {
-            return;
-        };
-        let Some(due) = remote.next_due() else {
-            return;
-        };
-        if remote.armed.is_some_and(|armed| armed <= due) {
-            return;
-        }
-        if let Some(armed) = remote.armed.replace(due) {
-            self.timers.remove(&(armed, slot));
-        }
-        self.timers.insert((due, slot));
-    }
-
-    // ---- slots
 
     /// The slot of `pair`, made if need be. `None`: no room.
     fn slot_for(&mut self, pair: Pair, key: &PublicKey, now: Time) -> Option<usize> {
@@ -1183,116 +680,6 @@ impl Sessions {
         }
         self.slots.remove(&remote.pair);
         self.free.push(slot);
-    }
-
-    // ---- what is known
-
-    /// A session of the remote in `pair` by the index under which *it* knows it: for bodies of ours that are quoted to us.
-    pub(crate) fn sender_of(&mut self, pair: Pair, index: u32) -> Option<&mut Session> {
-        let &slot = self.slots.get(&pair)?;
-        let remote = self.remotes.get_mut(slot)?.as_mut()?;
-        remote
-            .sessions
-            .iter_mut()
-            .find(|session| session.sender.index() == index)
-    }
-
-    /// Counters.
-    pub(crate) fn stats(&self) -> SessionStats {
-        SessionStats {
-            half_open: self.half_open.len() as u64,
-            pins: self.pins.len() as u64,
-            pins_refused: self.pins.refused(),
-            halves_dropped: self.halves.dropped(),
-            reassembly_forged: self.reassembly.stats().forged,
-            ..self.stats
-        }
-    }
-
-    /// Every remote identity that anything is known of, in a fixed order.
-    pub(crate) fn views(&self, now: Time) -> Vec<SessionView> {
-        let mut views: Vec<SessionView> = self
-            .remotes
-            .iter()
-            .flatten()
-            .map(|remote| {
-                let own = self.locals.get(&remote.pair.0);
-                let current = own
-                    .and_then(|keys| remote.current_position(keys.local.public_key(), now))
-                    .and_then(|position| remote.sessions.get(position));
-                SessionView {
-                    identity: remote.pair.0,
-                    subnet: remote.pair.1,
-                    key: remote.key,
-                    protocol: match current {
-                        Some(_) => Protocol::V2,
-                        None if remote.waiting_since.is_some()
-                            || !remote.attempts.is_empty() && remote.hinted =>
-                        {
-                            Protocol::Waiting
-                        }
-                        None if now < remote.v1_until => Protocol::V1,
-                        None => Protocol::Idle,
-                    },
-                    suite: current.map(|session| session.suite),
-                    age: current.map(|session| now.since(session.created)),
-                    initiated: current.is_some_and(|session| session.initiated),
-                    pinned: self.pins.key(remote.pair.1) == Some(&remote.key),
-                    path_size: current.and_then(|_| remote.path.size()),
-                    counters: remote.counters,
-                }
-            })
-            .collect();
-        views.sort_unstable_by_key(|view| (view.identity, view.subnet));
-        views
-    }
-
-    /// The pins.
-    pub(crate) fn pins(&self) -> Vec<Pin> {
-        self.pins.entries()
-    }
-
-    /// Changes whenever the pins do.
-    pub(crate) fn pin_generation(&self) -> u64 {
-        self.pins.generation()
-    }
-
-    /// Take over pins from before a restart.
-    pub(crate) fn load_pins(&mut self, pins: &[Pin]) {
-        for &pin in pins {
-            self.pins.insert(pin, |_| false);
-        }
-    }
-
-    /// An operator says that `subnet` need not speak v2 any more: its pin and sessions are gone.
-    pub(crate) fn forget(&mut self, subnet: Subnet) -> bool {
-        let slots: Vec<usize> = self
-            .locals
-            .keys()
-            .filter_map(|&id| self.slots.get(&(id, subnet)).copied())
-            .collect();
-        for slot in slots {
-            self.remove(slot);
-        }
-        self.pins.forget(subnet)
-    }
-}
-
-fn session_of(
-    established: Established,
-    created: Time,
-    initiated: bool,
-    crossed: bool,
-    message_hash: [u8; 32],
-) -> Session {
-    Session {
-        sender: established.sender,
-        receiver: established.receiver,
-        suite: established.suite,
-        created,
-        initiated,
-        crossed,
-        message_hash,
     }
 }
 

@@ -73,8 +73,12 @@ impl Sessions {
     ) {
         let address = ReturnAddress::end_to_end(source);
         let proven = self.jar.verify(now, &address, fragment);
-        if !proven && self.budgets.is_loaded(from, pair, now) {
-            if fragment.number() == 0 {
+        // Somebody who proved its address and was answered may have lost the answer.
+        let repeats = proven && self.half_open.has(pair);
+        if !repeats && self.budgets.is_loaded(from, pair, proven, now) {
+            if proven {
+                self.stats.over_budget += 1;
+            } else if fragment.number() == 0 {
                 let asked = (fragment.sender(), fragment.mac1());
                 self.tell_cookie(pair, source, asked, from, now);
             }
