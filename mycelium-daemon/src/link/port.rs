@@ -159,8 +159,8 @@ impl LinkPort {
         let doubtful = match &self.transmit {
             // Its kernel resets it where needed, and remembers which errors it brought upon itself.
             Transmit::Tcp(_) => false,
-            // Probes by itself.
-            Transmit::Native(_) => false,
+            // Its own probes take a little longer to be sure than it takes to use another way.
+            Transmit::Native(native) => native.remote == remote,
             Transmit::Quic(quic) => quic.connection.remote_address() == remote,
         };
         let due = doubtful && now >= self.next_doubt;
