@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use mycelium_core::native::NativeStats;
 use prometheus::{
     Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -208,6 +209,7 @@ fn render(peers: &Peers, snapshot: &EngineSnapshot) -> Result<Vec<u8>, prometheu
         sheet.gauge(name, help, value)?;
     }
     sessions(&sheet, &snapshot.worker)?;
+    native(&sheet, &snapshot.worker.native)?;
     links(&sheet, peers, snapshot)?;
     sheet.encode()
 }
@@ -283,6 +285,38 @@ fn sessions(sheet: &Sheet, report: &WorkerReport) -> Result<(), prometheus::Erro
         sheet.gauge(name, help, usize::try_from(value).unwrap_or(usize::MAX))?;
     }
     Ok(())
+}
+
+/// Native links: what is not right about datagrams, and handshakes.
+fn native(sheet: &Sheet, stats: &NativeStats) -> Result<(), prometheus::Error> {
+    sheet.labelled(
+        "mycelium_native_drops",
+        "Datagrams of native links that were refused, by reason",
+        "reason",
+        &[
+            ("invalid", stats.invalid),
+            ("unknown_index", stats.unknown_index),
+            ("authentication", stats.unauthentic),
+            ("replay", stats.replayed),
+            ("malformed", stats.malformed),
+            ("refused", stats.refused),
+            ("outbox_full", stats.outbox_full),
+        ],
+    )?;
+    sheet.labelled(
+        "mycelium_native_handshakes",
+        "Handshakes of native links by what became of them",
+        "event",
+        &[
+            ("answered", stats.answered),
+            ("confirmed", stats.confirmed),
+            ("abandoned", stats.abandoned),
+            ("cookie_sent", stats.cookies),
+            ("over_budget", stats.over_budget),
+            ("key_told", stats.who_answered),
+            ("move_undone", stats.moves_undone),
+        ],
+    )
 }
 
 /// Per link: bytes and round trip.
@@ -381,6 +415,7 @@ mod tests {
             "mycelium_peer_manager_known_peers 0",
             "mycelium_router_processed_tlvs{tlv_type=\"ihu\"} 0",
             "mycelium_link_bad_streams 7",
+            "mycelium_native_drops{reason=\"replay\"} 0",
             "mycelium_session_remotes{protocol=\"v1\"} 0",
             "mycelium_session_handshakes{event=\"established\"} 0",
             "mycelium_session_drops{reason=\"v1\"} 0",

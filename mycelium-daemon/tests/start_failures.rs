@@ -16,7 +16,7 @@ fn a_bad_peer_is_named() {
     let Some(place) = Place::new() else { return };
     for (peer, reason) in [
         ("192.0.2.1:9651", "missing leading protocol"),
-        ("udp://192.0.2.1:9651", "unsupported protocol"),
+        ("sctp://192.0.2.1:9651", "unsupported protocol"),
         ("tls://192.0.2.1:9651", "not supported yet"),
         ("tcp://192.0.2.1", "has no port"),
         ("tcp://[451::1]:9651", "inside 400::/7"),
