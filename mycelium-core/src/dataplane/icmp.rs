@@ -264,18 +264,31 @@ impl DataPlane {
         let session = self.sessions.sender_of(pair, index)?;
         let plaintext = session.sender.open_own(source, destination, quote).ok()?;
         let (stub, payload) = Stub::split(plaintext)?;
-        if stub.kind != Kind::Packet {
-            return None;
-        }
+        let (stub, payload) = match stub.kind {
+            Kind::Packet => (stub, payload),
+            // The front of a packet is as good as any quote; its second half says nothing.
+            Kind::FirstHalf => Stub::split_front(payload)?,
+            Kind::Message
+            | Kind::Report
+            | Kind::Empty
+            | Kind::SecondHalf
+            | Kind::Probe
+            | Kind::Answer
+            | Kind::Whole => return None,
+        };
         let mut packet = vec![0; ipv6::HEADER_LEN + payload.len()];
         if !stub.restore(&mut packet, DEFAULT_HOP_LIMIT, source, destination) {
             return None;
         }
         packet[ipv6::HEADER_LEN..].copy_from_slice(payload);
-        let view = Ipv6Packet::parse(&packet).ok()?;
-        if icmpv6::must_not_answer(&view) {
+        let full: [u8; 2] = packet.get(4..6)?.try_into().ok()?;
+        // Looked at as if it ended where the quote does.
+        let quoted = u16::try_from(payload.len()).ok()?;
+        packet.get_mut(4..6)?.copy_from_slice(&quoted.to_be_bytes());
+        if icmpv6::must_not_answer(&Ipv6Packet::parse(&packet).ok()?) {
             return None;
         }
+        packet.get_mut(4..6)?.copy_from_slice(&full);
         let local = self.identities.get_mut(identity)?;
         if !local.notices.take(self.now) {
             return None;

@@ -75,6 +75,20 @@ impl Stub {
         Some((stub, payload))
     }
 
+    /// Read the first half of a packet's plaintext: its stub, and as much of its payload as there is.
+    pub(crate) fn split_front(half: &mut [u8]) -> Option<(Self, &mut [u8])> {
+        let (bytes, rest) = half.split_first_chunk_mut::<LEN>()?;
+        let kind = Kind::Packet;
+        let is_packet = bytes[7] == 0;
+        is_packet.then_some((
+            Self {
+                bytes: *bytes,
+                kind,
+            },
+            rest,
+        ))
+    }
+
     /// A stub of anything but an IPv6 packet: `id` where its first bytes mean one, and a length or size.
     pub(crate) fn bytes_of(kind: Kind, id: u32, number: u16) -> [u8; LEN] {
         let byte = match kind {
