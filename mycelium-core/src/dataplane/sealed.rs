@@ -217,6 +217,16 @@ impl DataPlane {
         };
         let stub = Stub::bytes_of(Kind::Report, 0, len);
         let wire_len = BODY_OFFSET + OVERHEAD + stub::LEN + report.len();
+        let Lookup::Remote(entry) = self.fib.fib().lookup(Subnet::containing(destination)) else {
+            return false;
+        };
+        // Anybody can cause reports: they must not be what a relay on the way cannot carry.
+        if !entry.direct
+            && let Some(size) = self.sessions.path_size(slot)
+            && wire_len > usize::from(size)
+        {
+            return false;
+        }
         self.seal_own(slot, Some(destination), stub, report, wire_len, ports)
     }
 

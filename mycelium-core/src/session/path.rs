@@ -16,6 +16,8 @@ const LADDER: [u16; 2] = [1414, 1434];
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A size in use is asked for again this often while packets need it.
 const RECHECK: Duration = Duration::from_secs(15);
+/// Between two probes for more over the same next hop, whatever their destinations: a burst of losses closes a link.
+const SPACING: Duration = Duration::from_secs(10);
 const FIRST_PENALTY: Duration = Duration::from_secs(60);
 const LONGEST_PENALTY: Duration = Duration::from_secs(3600);
 /// Next hops remembered.
@@ -60,6 +62,8 @@ pub(crate) struct Path {
 #[derive(Debug, Default)]
 pub(crate) struct NextHops {
     penalties: BTreeMap<(PeerId, u16), Penalty>,
+    /// No probe for more earlier than this, since one is on its way or was lost.
+    busy: BTreeMap<PeerId, Time>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +100,18 @@ impl NextHops {
 
     fn passed(&mut self, next_hop: PeerId, size: u16) {
         self.penalties.remove(&(next_hop, size));
+        self.busy.remove(&next_hop);
+    }
+
+    fn is_busy(&self, next_hop: PeerId, now: Time) -> bool {
+        self.busy.get(&next_hop).is_some_and(|until| now < *until)
+    }
+
+    fn probed(&mut self, next_hop: PeerId, now: Time) {
+        if self.busy.len() >= NEXT_HOPS {
+            self.busy.pop_first();
+        }
+        self.busy.insert(next_hop, now + SPACING);
     }
 }
 
@@ -152,6 +168,7 @@ impl Path {
         self.expire(next_hops, now);
         let fits = wire_len <= usize::from(self.size);
         let mut probe = None;
+        let mut waits = false;
         if self.probe.is_none() {
             let wanted = if !fits {
                 LADDER
@@ -160,7 +177,11 @@ impl Path {
             } else {
                 (self.misses > 0 || now.since(self.confirmed) >= RECHECK).then_some(self.size)
             };
-            if let Some(size) = wanted {
+            waits = !fits && wanted.is_some() && next_hops.is_busy(route.next_hop, now);
+            if let Some(size) = wanted.filter(|_| !waits) {
+                if !fits {
+                    next_hops.probed(route.next_hop, now);
+                }
                 let new = Probe { id, size };
                 self.probe = Some((new, now));
                 probe = Some(new);
@@ -168,7 +189,7 @@ impl Path {
         }
         let fit = if fits {
             Fit::Whole
-        } else if self.probe.is_some() || inner_len <= usize::from(MIN_MTU) {
+        } else if self.probe.is_some() || waits || inner_len <= usize::from(MIN_MTU) {
             Fit::Halves
         } else {
             // What a v2 packet adds to its inner one: 74 bytes less the 40 of the inner header.
@@ -282,6 +303,28 @@ mod tests {
             (Fit::TooBig(1280), None)
         );
         assert_eq!(fit(&mut other, &mut hops, 1400, at(61_001)).1, Some(1414));
+    }
+
+    #[test]
+    fn one_probe_at_a_time_is_on_its_way_over_a_next_hop() {
+        let mut hops = NextHops::default();
+        let at = Time::from_millis;
+        let mut paths: Vec<Path> = (0..1000).map(|_| Path::new()).collect();
+        let mut probes = 0;
+        for path in &mut paths {
+            let (how, probe) = fit(path, &mut hops, 1400, at(0));
+            assert_eq!(how, Fit::Halves, "nobody is told anything yet");
+            probes += usize::from(probe.is_some());
+        }
+        assert_eq!(probes, 1);
+        paths[0].answered(5, 1414, &mut hops, at(2));
+        assert_eq!(fit(&mut paths[1], &mut hops, 1400, at(3)).1, Some(1414));
+        // That one is lost.
+        assert_eq!(fit(&mut paths[2], &mut hops, 1400, at(9_000)).1, None);
+        assert_eq!(
+            fit(&mut paths[2], &mut hops, 1400, at(10_003)).1,
+            Some(1414)
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! was loaded from disk), and those that only turned to us. A full class gives up its oldest pin that is not in use; where all
 //! are, the newcomer stays unpinned, which is counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::addr::Subnet;
 use crate::crypto::identity::PublicKey;
@@ -74,8 +74,24 @@ impl Pins {
         }
         self.count[class] += 1;
         self.order[class].push_back(pin.subnet);
+        if self.order[class].len() > 2 * self.capacity[class] + TRIES {
+            self.compact(class);
+        }
         self.generation += 1;
         true
+    }
+
+    /// Drop the entries of pins that were removed, moved to the other class or made anew.
+    fn compact(&mut self, class: usize) {
+        let Self { pins, order, .. } = self;
+        let mut seen = HashSet::with_hasher(*pins.hasher());
+        order[class].retain(|subnet| {
+            let bits = subnet.bits();
+            let stands = pins
+                .get(&bits)
+                .is_some_and(|pin| usize::from(pin.ours) == class);
+            stands && seen.insert(bits)
+        });
     }
 
     /// An operator says that whoever is there need not speak v2 any more.
@@ -152,6 +168,19 @@ mod tests {
         assert!(pins.key(pin(1, true).subnet).is_some());
         assert!(!pins.insert(pin(30, false), |_| true));
         assert_eq!((pins.len(), pins.refused()), (3, 1));
+    }
+
+    #[test]
+    fn the_order_of_pins_is_bounded_as_they_are() {
+        let mut pins = Pins::new(4, 4, 1);
+        for number in 0..=255 {
+            assert!(pins.insert(pin(number, false), |_| false));
+            assert!(pins.insert(pin(number, true), |_| false));
+            assert!(pins.forget(pin(number, true).subnet));
+        }
+        for order in &pins.order {
+            assert!(order.len() <= 2 * 4 + TRIES, "{}", order.len());
+        }
     }
 
     #[test]

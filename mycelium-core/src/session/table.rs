@@ -222,7 +222,7 @@ impl Sessions {
                 .is_some()
         {
             remote.last_host = now;
-            if !remote.ours || remote.is_worn(self.config.rekey_after, now) {
+            if remote.is_worn(self.config.rekey_after, now) {
                 self.upkeep(slot, now);
             }
             return Way::V2(slot);
@@ -342,17 +342,9 @@ impl Sessions {
         Way::Wait
     }
 
-    /// New keys if they are due, and a better class for the pin of somebody our host turned to.
+    /// New keys if they are due.
     #[cold]
     fn upkeep(&mut self, slot: usize, now: Time) {
-        let Some(Some(remote)) = self.remotes.get_mut(slot) else {
-            return;
-        };
-        if !remote.ours {
-            remote.ours = true;
-            let (subnet, key) = (remote.pair.1, remote.key);
-            self.pin(subnet, key, true);
-        }
         let Some(Some(remote)) = self.remotes.get_mut(slot) else {
             return;
         };
@@ -547,14 +539,16 @@ impl Sessions {
         let Some(slot) = self.slot_for(pair, key, now) else {
             return;
         };
-        if let Some(Some(remote)) = self.remotes.get_mut(slot)
-            && !remote.hinted
-        {
+        let Some(Some(remote)) = self.remotes.get_mut(slot) else {
+            return;
+        };
+        if !remote.hinted {
             remote.hinted = true;
             self.stats.hints_stripped += 1;
-            if remote.attempts.is_empty() && now >= remote.quiet_until {
-                self.initiate(slot, now);
-            }
+        }
+        // Also while it is taken for a v1 node: it says itself that it is none, so somebody spoilt the handshake.
+        if remote.sessions.is_empty() && remote.attempts.is_empty() && now >= remote.quiet_until {
+            self.initiate(slot, now);
         }
     }
 
@@ -603,6 +597,11 @@ impl Sessions {
     pub(crate) fn remote_of(&self, slot: usize) -> Option<(IdentityId, Subnet, Ipv6Addr)> {
         let remote = self.remotes.get(slot)?.as_ref()?;
         Some((remote.pair.0, remote.pair.1, remote.address))
+    }
+
+    /// The largest packet towards the remote of `slot` that is known to pass, bytes on the wire; `None`: any.
+    pub(crate) fn path_size(&self, slot: usize) -> Option<u16> {
+        self.remotes.get(slot)?.as_ref()?.path.size()
     }
 
     /// Whether anything went out on the current session of `slot`.

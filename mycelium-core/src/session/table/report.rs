@@ -48,12 +48,10 @@ impl Sessions {
                     key: remote.key,
                     protocol: match current {
                         Some(_) => Protocol::V2,
-                        None if remote.waiting_since.is_some()
-                            || !remote.attempts.is_empty() && remote.hinted =>
-                        {
-                            Protocol::Waiting
-                        }
+                        None if remote.waiting_since.is_some() => Protocol::Waiting,
+                        // Handshakes may go on beside it: what counts is how packets go.
                         None if now < remote.v1_until => Protocol::V1,
+                        None if !remote.attempts.is_empty() && remote.hinted => Protocol::Waiting,
                         None => Protocol::Idle,
                     },
                     suite: current.map(|session| session.suite),
