@@ -299,6 +299,7 @@ fn native(sheet: &Sheet, stats: &NativeStats) -> Result<(), prometheus::Error> {
             ("authentication", stats.unauthentic),
             ("replay", stats.replayed),
             ("malformed", stats.malformed),
+            ("control_held", stats.control_held),
             ("refused", stats.refused),
             ("outbox_full", stats.outbox_full),
         ],

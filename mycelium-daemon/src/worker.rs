@@ -422,7 +422,12 @@ fn attach_link(
             };
             let transmit = NativeTransmit::new(native.id(), adopted.remote);
             let wake = transmit.writer.wake();
-            tasks.push(Box::pin(native::forward_control(adopted.control, lane())));
+            tasks.push(Box::pin(native::forward_control(
+                Rc::clone(worker),
+                native.id(),
+                adopted.control,
+                lane(),
+            )));
             tasks.push(Box::pin(native::write_native(
                 Rc::clone(worker),
                 peer,

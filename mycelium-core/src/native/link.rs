@@ -38,7 +38,7 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// A challenge in its datagram.
 const CHALLENGE_LEN: usize = SEALED_AT + frame::HEADER_LEN + 8;
 /// Events that may wait; beyond it control packets are not taken (and come again), and figures are not told.
-pub(super) const MAX_EVENTS: usize = 8192;
+pub const MAX_EVENTS: usize = 8192;
 
 /// What the owner of a link has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -361,6 +361,8 @@ impl Link {
                     self.incoming.on_packet(seq, packet, |packet| {
                         events.push_back(Event::Control { link, packet });
                     });
+                } else {
+                    stats.control_held += 1;
                 }
             }
             Frame::Ack { next, held } => {

@@ -53,5 +53,6 @@ pub use io::{
     BodyKind, CloseCode, ControlError, DATA_HEADROOM, LinkSnapshot, Received, SealError, Sealed,
     is_native,
 };
+pub use link::MAX_EVENTS;
 pub use link_id::LinkId;
 pub use stats::NativeStats;

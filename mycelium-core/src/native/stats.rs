@@ -13,6 +13,8 @@ pub struct NativeStats {
     pub replayed: u64,
     /// Sealed frames that are shorter than their type says, or acknowledge what was never sent.
     pub malformed: u64,
+    /// Control packets that were not taken because too many wait here already; they come again.
+    pub control_held: u64,
     /// Moves that were undone because the old address answered: copies of datagrams sent from elsewhere.
     pub moves_undone: u64,
     /// Handshake fragments answered with a cookie.

@@ -18,8 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::io::PeerId;
 use mycelium_core::native::{
-    CloseCode, DATA_HEADROOM, Event, LinkId, NativeEndpoint, NativeStats, Received, Sealed,
-    is_native,
+    CloseCode, DATA_HEADROOM, Event, LinkId, MAX_EVENTS, NativeEndpoint, NativeStats, Received,
+    Sealed, is_native,
 };
 use mycelium_core::time::{Duration, Time};
 use quinn::udp::{RecvMeta, Transmit};
@@ -40,8 +40,14 @@ const BUFFERS: usize = 4;
 const BUFFER_LEN: usize = 64 << 10;
 /// Bytes of the longest batch that the system takes.
 const MAX_BATCH: usize = 65_000;
-/// Control packets of one link that wait for the control thread. One more closes the link: they were acknowledged.
-const CONTROL_QUEUE: usize = 1024;
+/// So many control packets of one link wait for the control thread before the link is held: what then comes is not
+/// acknowledged, so it comes again.
+const CONTROL_HIGH: usize = 1024;
+/// A held link goes on when no more than this are left.
+const CONTROL_LOW: usize = 256;
+/// Room for what the endpoint took before it was told to hold, and what closes a gap. One more ends the link: they were
+/// acknowledged.
+const CONTROL_QUEUE: usize = CONTROL_HIGH + MAX_EVENTS + 1024;
 /// Control packets taken from that queue at a time.
 const CONTROL_BATCH: usize = 64;
 /// Addresses for which we remember under which of ours they know us.
@@ -539,6 +545,9 @@ impl Worker {
         };
         let (peer, len) = (*peer, packet.len());
         if control.try_send(packet).is_ok() {
+            if CONTROL_QUEUE - control.capacity() >= CONTROL_HIGH {
+                native.endpoint.hold_control(link, true);
+            }
             if let Some(peer) = peer {
                 self.received(peer, len, 1, false);
             }
@@ -705,8 +714,10 @@ async fn close_if_released(
     worker.finish();
 }
 
-/// Pass the control packets of a native link on.
+/// Pass the control packets of a native link on, and have it go on when there is room again.
 pub(super) async fn forward_control(
+    worker: Shared,
+    link: LinkId,
     mut packets: mpsc::Receiver<Vec<u8>>,
     lane: ControlLane,
 ) -> LinkClosed {
@@ -714,6 +725,11 @@ pub(super) async fn forward_control(
     while packets.recv_many(&mut batch, CONTROL_BATCH).await > 0 {
         lane.forward(batch.concat()).await;
         batch.clear();
+        if packets.len() <= CONTROL_LOW
+            && let Some(native) = &mut worker.borrow_mut().ports.native
+        {
+            native.endpoint.hold_control(link, false);
+        }
     }
     LinkClosed::new("closed")
 }
@@ -745,3 +761,6 @@ pub(super) async fn write_native(worker: Shared, peer: PeerId, wake: Rc<Notify>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
