@@ -8,12 +8,14 @@
 //! - [`Namespace`]: create, open, enter with [`Namespace::run`], start processes with [`Namespace::spawn`];
 //! - [`named`]: namespaces with a name under `/run/netns`, as `ip netns` makes and lists them;
 //! - [`link`]: interfaces, addresses and routes over rtnetlink;
+//! - [`guest`]: how a guest learns its address;
 //! - [`sysctl`]: settings below `/proc/sys/net` of a namespace;
 //! - [`userns`]: the same rights for an ordinary user.
 
 #![cfg(target_os = "linux")]
 
 mod error;
+pub mod guest;
 pub mod link;
 pub mod named;
 mod namespace;
