@@ -14,12 +14,15 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod addressing;
 mod error;
 pub mod guest;
 pub mod link;
 pub mod named;
 mod namespace;
+pub mod naming;
 mod netlink;
+pub mod secret;
 pub mod sysctl;
 pub mod userns;
 
