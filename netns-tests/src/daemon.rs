@@ -324,6 +324,33 @@ impl Node {
         serde_json::from_str(&body).with_context(|| format!("GET {path}: {body}"))
     }
 
+    /// What it says of its session with the holder of `remote`, in the words of the API.
+    pub fn session(&self, remote: PublicKey) -> anyhow::Result<serde_json::Value> {
+        let wanted = remote.to_string();
+        let sessions = self.get("/admin/sessions")?;
+        let mut all = sessions.as_array().context("a list of sessions")?.iter();
+        all.find(|session| session["publicKey"] == wanted.as_str())
+            .cloned()
+            .with_context(|| format!("{} knows no session with {wanted}", self.host.name()))
+    }
+
+    /// Its peers, in the words of the API.
+    pub fn peers(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let peers = self.get("/admin/peers")?;
+        Ok(peers.as_array().context("a list of peers")?.clone())
+    }
+
+    /// How it reaches `target`, in the words of the API; `None`: not at all.
+    pub fn next_hop(&self, target: &Self) -> anyhow::Result<Option<String>> {
+        let subnet = target.subnet().to_string();
+        let selected = self.get("/admin/routes/selected")?;
+        let routes = selected.as_array().context("a list of routes")?;
+        Ok(routes
+            .iter()
+            .find(|route| route["subnet"] == subnet.as_str() && route["metric"] != "infinite")
+            .and_then(|route| Some(route["nextHop"].as_str()?.to_owned())))
+    }
+
     /// One request to the admin API: method, path below `/api/v1`, JSON body; the status and body of the answer.
     pub fn request(
         &self,

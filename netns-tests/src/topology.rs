@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 use crate::daemon::{Build, Node, NodeOptions, PORT};
 use crate::harness::Scratch;
 use crate::lab::{Host, Lab, Port, Wire};
 use crate::probe::ping::Pinger;
+use crate::wait;
 
 /// What carries a link between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +194,25 @@ impl Relayed {
     pub fn connected(&self, limit: Duration) -> anyhow::Result<()> {
         reachable(self.a.host(), &self.b, limit).map(drop)
     }
+}
+
+/// Wait until `node` sends to `target` over a link of that kind ("UDP", "TCP", "QUIC"); how long that took.
+pub fn sends_over(
+    node: &Node,
+    target: &Node,
+    transport: &str,
+    limit: Duration,
+) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    let what = format!("{} sends over {transport}", node.host().name());
+    wait::until(&what, limit, || {
+        let hop = node.next_hop(target)?;
+        Ok(hop
+            .is_some_and(|hop| hop.starts_with(transport))
+            .then_some(()))
+    })
+    .with_context(|| format!("{:?}", node.next_hop(target)))?;
+    Ok(started.elapsed())
 }
 
 /// Ping `target` every 5 ms from `host` until it answers; how long that took.

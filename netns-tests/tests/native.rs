@@ -1,6 +1,6 @@
 //! Native links: pairs and relays over `udp://`, peers on streams that move to it and back, and QUIC on the same port.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -9,10 +9,10 @@ use netns_tests::daemon::{Node, NodeOptions, PORT, upstream_missing};
 use netns_tests::figures::{bulk_bytes, report};
 use netns_tests::harness::{Scratch, case, main as run};
 use netns_tests::impair;
-use netns_tests::lab::{Host, Lab};
+use netns_tests::lab::Lab;
 use netns_tests::probe::ping::Pinger;
 use netns_tests::probe::{tcp, udp};
-use netns_tests::topology::{Pair, Relayed, Underlay, reachable};
+use netns_tests::topology::{Pair, Relayed, Underlay, reachable, sends_over};
 use netns_tests::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,44 +34,19 @@ fn main() -> ExitCode {
     }
     cases.push(case("both_dial", both_dial));
     cases.push(case("pinned", pinned));
-    cases.push(case("blocked", blocked).unless(impair::loss_missing()));
+    cases.push(case("blocked", blocked).unless(impair::firewall_missing()));
     cases.push(case("restarted", restarted));
     cases.push(case("idle", idle));
     cases.push(case("quic_beside", quic_beside).unless(upstream_missing()));
     run(cases)
 }
 
-/// How `node` reaches `target`, in the words of the API, once it does.
-fn next_hop(node: &Node, target: &Node) -> anyhow::Result<Option<String>> {
-    let subnet = target.subnet().to_string();
-    let selected = node.get("/admin/routes/selected")?;
-    let routes = selected.as_array().context("a list of routes")?;
-    Ok(routes
-        .iter()
-        .find(|route| route["subnet"] == subnet.as_str() && route["metric"] != "infinite")
-        .and_then(|route| Some(route["nextHop"].as_str()?.to_owned())))
-}
-
 /// Wait until both use a link of that kind; how long that took.
 fn both_over(a: &Node, b: &Node, transport: &str) -> anyhow::Result<Duration> {
     let started = Instant::now();
-    for (node, target) in [(a, b), (b, a)] {
-        let name = node.host().name();
-        let what = format!("{name} sends over {transport}");
-        wait::until(&what, PATIENCE, || {
-            let hop = next_hop(node, target)?;
-            Ok(hop
-                .is_some_and(|hop| hop.starts_with(transport))
-                .then_some(()))
-        })
-        .with_context(|| format!("{:?}", next_hop(node, target)))?;
-    }
+    sends_over(a, b, transport, PATIENCE)?;
+    sends_over(b, a, transport, PATIENCE)?;
     Ok(started.elapsed())
-}
-
-fn peers(node: &Node) -> anyhow::Result<Vec<serde_json::Value>> {
-    let peers = node.get("/admin/peers")?;
-    Ok(peers.as_array().context("a list of peers")?.clone())
 }
 
 fn pair(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
@@ -83,7 +58,7 @@ fn pair(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
     );
     both_over(&net.a, &net.b, "UDP")?;
     for node in [&net.a, &net.b] {
-        let peers = peers(node)?;
+        let peers = node.peers()?;
         ensure!(peers.len() == 1, "one link: {peers:?}");
         ensure!(peers[0]["endpoint"]["proto"] == "udp", "{peers:?}");
     }
@@ -137,7 +112,7 @@ fn moves(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
     );
     // The stream stays, for the day when UDP is blocked.
     for node in [&net.a, &net.b] {
-        let all = peers(node)?;
+        let all = node.peers()?;
         let alive = |proto: &str| {
             all.iter().any(|peer| {
                 peer["endpoint"]["proto"] == proto && peer["connectionState"] == "alive"
@@ -161,13 +136,13 @@ fn both_dial(scratch: &Scratch) -> anyhow::Result<()> {
     reachable(a.host(), &b, PATIENCE)?;
     for node in [&a, &b] {
         wait::until("one static peer, alive", PATIENCE, || {
-            let all = peers(node)?;
+            let all = node.peers()?;
             let is_it = |peer: &serde_json::Value| {
                 peer["type"] == "static" && peer["connectionState"] == "alive"
             };
             Ok((all.len() == 1 && all.iter().all(is_it)).then_some(()))
         })
-        .with_context(|| format!("{:?}", peers(node)))?;
+        .with_context(|| format!("{:?}", node.peers()))?;
     }
     Ok(())
 }
@@ -186,13 +161,13 @@ fn pinned(scratch: &Scratch) -> anyhow::Result<()> {
     let c = Node::start(scratch, &c, NodeOptions::new(Ours, "c").peer(wrong))?;
     reachable(b.host(), &a, PATIENCE)?;
     wait::until("an attempt of C failed", PATIENCE, || {
-        let all = peers(&c)?;
+        let all = c.peers()?;
         Ok(all
             .iter()
             .any(|peer| peer["lastError"].is_string())
             .then_some(()))
     })?;
-    ensure!(next_hop(&c, &a)?.is_none(), "C is linked to A");
+    ensure!(c.next_hop(&a)?.is_none(), "C is linked to A");
     Ok(())
 }
 
@@ -209,7 +184,7 @@ fn blocked(scratch: &Scratch) -> anyhow::Result<()> {
             "table inet wall {{\nchain arriving {{\ntype filter hook prerouting priority raw;\n\
              udp dport {PORT} drop\n}}\n}}\n"
         );
-        firewall(host, &rules)?;
+        impair::firewall(host, &rules)?;
     }
     pinger.steady_since(since, 1, PATIENCE)?;
     pinger.steady_since(since + Duration::from_millis(1500), 100, PATIENCE)?;
@@ -225,7 +200,7 @@ fn blocked(scratch: &Scratch) -> anyhow::Result<()> {
     let pinger = Pinger::start(net.a.host(), net.b.address(), Duration::from_millis(2))?;
     pinger.first_reply(PATIENCE)?;
     for host in [net.a.host(), net.b.host()] {
-        firewall(host, "delete table inet wall\n")?;
+        impair::firewall(host, "delete table inet wall\n")?;
     }
     let back = both_over(&net.a, &net.b, "UDP")?;
     report(
@@ -239,16 +214,6 @@ fn blocked(scratch: &Scratch) -> anyhow::Result<()> {
         "{} pings lost on the way back",
         result.lost()
     );
-    Ok(())
-}
-
-fn firewall(host: &Host, rules: &str) -> anyhow::Result<()> {
-    let mut child = host.spawn(Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()))?;
-    let mut input = child.stdin.take().context("nft's input is piped")?;
-    std::io::Write::write_all(&mut input, rules.as_bytes())?;
-    drop(input);
-    let status = child.wait()?;
-    ensure!(status.success(), "nft: {status}");
     Ok(())
 }
 
@@ -320,7 +285,7 @@ fn quic_beside(scratch: &Scratch) -> anyhow::Result<()> {
         result.lost(),
         result.sent.len()
     );
-    let hop = next_hop(&a, &c)?;
+    let hop = a.next_hop(&c)?;
     ensure!(
         hop.as_deref().is_some_and(|hop| hop.starts_with("QUIC")),
         "{hop:?}"

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use mycelium_core::crypto::identity::PublicKey;
 use netns_tests::daemon::Build::Ours;
 use netns_tests::daemon::{Node, NodeOptions};
 use netns_tests::figures::{report, strict};
@@ -121,7 +120,7 @@ impl Scene {
     fn wait_for_v2(&self, limit: Duration) -> anyhow::Result<()> {
         wait::until("v2 at both ends", limit, || {
             for (node, remote) in [(&self.a, &self.b), (&self.b, &self.a)] {
-                let session = session(node, remote.public_key())?;
+                let session = node.session(remote.public_key())?;
                 if session["protocol"] != "v2" || session["pinned"] != true {
                     bail!("{}: {session}", node.host().name());
                 }
@@ -133,7 +132,7 @@ impl Scene {
     /// Each end is on v2, or says that it is not.
     fn v1_is_reported(&self) -> anyhow::Result<()> {
         for (node, remote) in [(&self.a, &self.b), (&self.b, &self.a)] {
-            let session = session(node, remote.public_key())?;
+            let session = node.session(remote.public_key())?;
             if session["protocol"] != "v2" {
                 ensure!(session["protocol"] == "v1", "{session}");
                 warned_of_v1(node)?;
@@ -187,19 +186,6 @@ impl Scene {
 /// The share of datagrams that arrives where nothing is lost: a busy machine stalls, and queues drop what is too old.
 fn whole() -> f64 {
     if strict() { 0.98 } else { 0.6 }
-}
-
-/// What `node` says of its session with `remote`.
-fn session(node: &Node, remote: PublicKey) -> anyhow::Result<serde_json::Value> {
-    let sessions = node.get("/admin/sessions")?;
-    let wanted = remote.to_string();
-    sessions
-        .as_array()
-        .context("a list of sessions")?
-        .iter()
-        .find(|session| session["publicKey"] == wanted.as_str())
-        .cloned()
-        .with_context(|| format!("no session with {wanted}"))
 }
 
 /// The warning that something runs on v1 is there.
@@ -522,7 +508,7 @@ fn rekeying(scratch: &Scratch) -> anyhow::Result<()> {
         }
     }
     ensure!(lossless, "something was lost three times");
-    let session = session(&scene.a, scene.b.public_key())?;
+    let session = scene.a.session(scene.b.public_key())?;
     ensure!(
         session["rekeys"].as_u64().is_some_and(|rekeys| rekeys >= 4),
         "{session}"

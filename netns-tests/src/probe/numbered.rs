@@ -1,10 +1,9 @@
-//! A stream of numbered UDP datagrams in one direction: what was lost, came twice, came changed, or came to somebody
-//! else.
+//! A stream of numbered UDP datagrams in one direction: what was lost, came twice, came late, came changed, or came to
+//! somebody else.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use node_integration::link;
 
 use super::icmp::is_timeout;
+use super::journal::Journal;
 use crate::daemon::Node;
 use crate::lab::Host;
 use crate::wait;
@@ -22,34 +22,21 @@ pub const MARKER: &[u8] = b"for the eyes of the other end only";
 const LEAST: usize = 8 + MARKER.len() + 32;
 
 #[derive(Debug, Default)]
-struct Journal {
+struct Notes {
     sent: Vec<Instant>,
     arrived: HashMap<u64, Instant>,
+    /// One beyond the highest number that arrived.
+    next: u64,
     duplicates: usize,
+    overtaken: usize,
     changed: usize,
     astray: usize,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    journal: Mutex<Journal>,
-    stop: AtomicBool,
-}
-
-impl Shared {
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
 }
 
 /// A running stream.
 #[derive(Debug)]
 pub struct Numbered {
-    shared: Arc<Shared>,
+    journal: Arc<Journal<Notes>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -62,6 +49,8 @@ pub struct NumberedReport {
     pub arrived: usize,
     /// Arrivals of what had arrived before.
     pub duplicates: usize,
+    /// First arrivals after the arrival of a later one.
+    pub overtaken: usize,
     /// Arrivals that were not sent like this.
     pub changed: usize,
     /// Arrivals at the address where nothing was sent to.
@@ -90,28 +79,28 @@ impl Numbered {
             sockets.push((beside, true));
         }
         let sending = from.inside(|| UdpSocket::bind(SocketAddr::from((source, 0))))??;
-        let shared = Arc::new(Shared::default());
+        let journal = Journal::<Notes>::start();
         let mut threads = Vec::new();
         for (socket, astray) in sockets {
             socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-            let shared = Arc::clone(&shared);
+            let journal = Arc::clone(&journal);
             threads.push(std::thread::spawn(move || {
-                receive(&socket, &shared, astray)
+                receive(&socket, &journal, astray)
             }));
         }
-        let also = Arc::clone(&shared);
+        let also = Arc::clone(&journal);
         threads.push(std::thread::spawn(move || {
             send(&sending, target, &also, interval, size.max(LEAST));
         }));
-        Ok(Self { shared, threads })
+        Ok(Self { journal, threads })
     }
 
     /// Wait for the arrival of any datagram sent at or after `since`; when it arrived.
     pub fn arrival_since(&self, since: Instant, limit: Duration) -> anyhow::Result<Instant> {
         wait::until("a numbered datagram", limit, || {
-            let journal = self.shared.journal();
-            let first = journal.sent.partition_point(|sent| *sent < since) as u64;
-            Ok(journal
+            let notes = self.journal.notes();
+            let first = notes.sent.partition_point(|sent| *sent < since) as u64;
+            Ok(notes
                 .arrived
                 .iter()
                 .filter(|(number, _)| **number >= first)
@@ -122,20 +111,21 @@ impl Numbered {
 
     /// Counts so far.
     pub fn report(&self) -> NumberedReport {
-        let journal = self.shared.journal();
+        let notes = self.journal.notes();
         NumberedReport {
-            sent: journal.sent.len(),
-            arrived: journal.arrived.len(),
-            duplicates: journal.duplicates,
-            changed: journal.changed,
-            astray: journal.astray,
+            sent: notes.sent.len(),
+            arrived: notes.arrived.len(),
+            duplicates: notes.duplicates,
+            overtaken: notes.overtaken,
+            changed: notes.changed,
+            astray: notes.astray,
         }
     }
 
     /// Stop sending, wait `grace` for what is under way, and report.
     pub fn stop(mut self, grace: Duration) -> anyhow::Result<NumberedReport> {
         let sender = self.threads.pop();
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.journal.stop();
         // The receivers look at the flag once a timeout; what is under way comes before.
         std::thread::sleep(grace);
         for thread in self.threads.drain(..).chain(sender) {
@@ -233,6 +223,7 @@ impl NumberedReport {
             sent: self.sent - earlier.sent,
             arrived: self.arrived - earlier.arrived,
             duplicates: self.duplicates - earlier.duplicates,
+            overtaken: self.overtaken - earlier.overtaken,
             changed: self.changed - earlier.changed,
             astray: self.astray - earlier.astray,
         }
@@ -268,6 +259,23 @@ impl Outcome {
         Ok(())
     }
 
+    /// An error unless, within each direction, everything came in the order in which it was sent.
+    pub fn check_order(&self) -> anyhow::Result<()> {
+        for (way, outcome) in [("there", self.there), ("back", self.back)] {
+            ensure!(
+                outcome.overtaken == 0,
+                "{way}: delivered after a later one: {outcome:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Datagrams that did not arrive, of both directions.
+    pub fn lost(&self) -> usize {
+        let lost = |way: NumberedReport| way.sent.saturating_sub(way.arrived);
+        lost(self.there) + lost(self.back)
+    }
+
     /// The share of datagrams that arrived, the worse of the two directions.
     pub fn share(&self) -> f64 {
         let share = |outcome: NumberedReport| {
@@ -291,14 +299,20 @@ fn datagram(number: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-fn send(socket: &UdpSocket, target: SocketAddr, shared: &Shared, interval: Duration, size: usize) {
+fn send(
+    socket: &UdpSocket,
+    target: SocketAddr,
+    journal: &Journal<Notes>,
+    interval: Duration,
+    size: usize,
+) {
     let start = Instant::now();
     let mut turn = 0_u32;
-    while !shared.stopped() {
-        let number = shared.journal().sent.len() as u64;
+    while !journal.stopped() {
+        let number = journal.notes().sent.len() as u64;
         // Refused by the kernel (no interface yet): the number is used again.
         if socket.send_to(&datagram(number, size), target).is_ok() {
-            shared.journal().sent.push(Instant::now());
+            journal.notes().sent.push(Instant::now());
         }
         turn += 1;
         let due = start + interval * turn;
@@ -306,31 +320,34 @@ fn send(socket: &UdpSocket, target: SocketAddr, shared: &Shared, interval: Durat
     }
 }
 
-fn receive(socket: &UdpSocket, shared: &Shared, astray: bool) {
+fn receive(socket: &UdpSocket, journal: &Journal<Notes>, astray: bool) {
     let mut buffer = vec![0; 65_536];
     loop {
         match socket.recv(&mut buffer) {
             Ok(length) => {
                 let bytes = buffer.get(..length).unwrap_or_default();
-                let mut journal = shared.journal();
+                let mut notes = journal.notes();
                 if astray {
-                    journal.astray += 1;
+                    notes.astray += 1;
                     continue;
                 }
                 let number = bytes
                     .first_chunk()
                     .map(|number| u64::from_be_bytes(*number));
                 match number.filter(|number| datagram(*number, length.max(LEAST)) == bytes) {
-                    None => journal.changed += 1,
+                    None => notes.changed += 1,
                     Some(number) => {
-                        if journal.arrived.insert(number, Instant::now()).is_some() {
-                            journal.duplicates += 1;
+                        if notes.arrived.insert(number, Instant::now()).is_some() {
+                            notes.duplicates += 1;
+                        } else if number < notes.next {
+                            notes.overtaken += 1;
                         }
+                        notes.next = notes.next.max(number + 1);
                     }
                 }
             }
             Err(error) if is_timeout(&error) => {
-                if shared.stopped() {
+                if journal.stopped() {
                     return;
                 }
             }

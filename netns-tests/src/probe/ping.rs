@@ -1,14 +1,14 @@
 //! A steady stream of echo requests, to see when a path works, how long it was gone and what was lost.
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
 
 use super::icmp::{IcmpError, Message, echo_request, identifier, is_timeout, open, parse};
+use super::journal::Journal;
 use crate::lab::Host;
 use crate::wait;
 
@@ -16,7 +16,7 @@ use crate::wait;
 const PAYLOAD: usize = 56;
 
 #[derive(Debug, Default)]
-struct Journal {
+struct Notes {
     /// When each request was handed to the kernel.
     sent: Vec<Instant>,
     /// When its first reply arrived.
@@ -26,26 +26,10 @@ struct Journal {
     errors: Vec<(Instant, Ipv6Addr, IcmpError)>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    journal: Mutex<Journal>,
-    stop: AtomicBool,
-}
-
-impl Shared {
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
 /// Sends echo requests at a fixed interval until stopped.
 #[derive(Debug)]
 pub struct Pinger {
-    shared: Arc<Shared>,
+    journal: Arc<Journal<Notes>>,
     interval: Duration,
     sender: Option<JoinHandle<()>>,
     receiver: Option<JoinHandle<()>>,
@@ -83,13 +67,10 @@ impl Pinger {
     ) -> anyhow::Result<Self> {
         let socket = open(host, source)?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let shared = Arc::new(Shared {
-            journal: Mutex::default(),
-            stop: AtomicBool::new(false),
-        });
+        let journal = Journal::<Notes>::start();
         let id = identifier();
-        let sending = (socket.try_clone()?, Arc::clone(&shared));
-        let receiving = (socket, Arc::clone(&shared));
+        let sending = (socket.try_clone()?, Arc::clone(&journal));
+        let receiving = (socket, Arc::clone(&journal));
         let sender = std::thread::Builder::new()
             .name("ping-send".into())
             .spawn(move || send(&sending.0, &sending.1, id, target, interval))?;
@@ -97,7 +78,7 @@ impl Pinger {
             .name("ping-receive".into())
             .spawn(move || receive(&receiving.0, &receiving.1, id))?;
         Ok(Self {
-            shared,
+            journal,
             interval,
             sender: Some(sender),
             receiver: Some(receiver),
@@ -107,31 +88,31 @@ impl Pinger {
     /// Wait for the reply to any request sent at or after `since`; its arrival.
     pub fn reply_since(&self, since: Instant, limit: Duration) -> anyhow::Result<Instant> {
         wait::until("a reply to a ping", limit, || {
-            let journal = self.shared.journal();
-            Ok(journal
+            let notes = self.journal.notes();
+            Ok(notes
                 .sent
                 .iter()
-                .zip(&journal.answered)
+                .zip(&notes.answered)
                 .rev()
                 .take_while(|(sent, _)| **sent >= since)
                 .filter_map(|(_, answered)| *answered)
                 .min())
         })
         .map_err(|error| {
-            let journal = self.shared.journal();
+            let notes = self.journal.notes();
             anyhow!(
                 "{error} ({} sent, {} refused by the kernel, {} answered, last error {:?})",
-                journal.sent.len(),
-                journal.refused,
-                journal.answered.iter().flatten().count(),
-                journal.errors.last()
+                notes.sent.len(),
+                notes.refused,
+                notes.answered.iter().flatten().count(),
+                notes.errors.last()
             )
         })
     }
 
     /// Wait for any reply.
     pub fn first_reply(&self, limit: Duration) -> anyhow::Result<Instant> {
-        let start = self.shared.journal().sent.first().copied();
+        let start = self.journal.notes().sent.first().copied();
         self.reply_since(start.unwrap_or_else(Instant::now), limit)
     }
 
@@ -143,9 +124,9 @@ impl Pinger {
         limit: Duration,
     ) -> anyhow::Result<Instant> {
         wait::until("steady replies to pings", limit, || {
-            let journal = self.shared.journal();
-            let from = journal.sent.partition_point(|sent| *sent < since);
-            let run = journal
+            let notes = self.journal.notes();
+            let from = notes.sent.partition_point(|sent| *sent < since);
+            let run = notes
                 .answered
                 .get(from..)
                 .unwrap_or_default()
@@ -163,17 +144,17 @@ impl Pinger {
 
     /// Stop sending, allow `grace` for replies under way, and report.
     pub fn stop(mut self, grace: Duration) -> anyhow::Result<PingReport> {
-        let sent = self.shared.journal().sent.len();
+        let sent = self.journal.notes().sent.len();
         let _ = wait::until("replies under way", grace, || {
-            let journal = self.shared.journal();
-            Ok(journal
+            let notes = self.journal.notes();
+            Ok(notes
                 .answered
                 .iter()
                 .take(sent)
                 .all(Option::is_some)
                 .then_some(()))
         });
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.journal.stop();
         for thread in [self.sender.take(), self.receiver.take()]
             .into_iter()
             .flatten()
@@ -182,15 +163,15 @@ impl Pinger {
                 .join()
                 .map_err(|_| anyhow!("a ping thread panicked"))?;
         }
-        let mut journal = self.shared.journal();
-        let journal = std::mem::take(&mut *journal);
+        let mut notes = self.journal.notes();
+        let notes = std::mem::take(&mut *notes);
         let mut report = PingReport {
             interval: self.interval,
-            sent: journal.sent,
-            answered: journal.answered,
-            duplicates: journal.duplicates,
-            refused: journal.refused,
-            errors: journal.errors,
+            sent: notes.sent,
+            answered: notes.answered,
+            duplicates: notes.duplicates,
+            refused: notes.refused,
+            errors: notes.errors,
         };
         // What was sent during the grace period may still be under way.
         report.sent.truncate(sent);
@@ -201,7 +182,7 @@ impl Pinger {
 
 impl Drop for Pinger {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.journal.stop();
     }
 }
 
@@ -254,12 +235,18 @@ impl PingReport {
     }
 }
 
-fn send(socket: &UdpSocket, shared: &Shared, id: u16, target: Ipv6Addr, interval: Duration) {
+fn send(
+    socket: &UdpSocket,
+    journal: &Journal<Notes>,
+    id: u16,
+    target: Ipv6Addr,
+    interval: Duration,
+) {
     let to = SocketAddrV6::new(target, 0, 0, 0);
     let mut next = Instant::now();
     let mut number = 0_u32;
     let mut payload = [0xa5; PAYLOAD];
-    while !shared.stopped() {
+    while !journal.stopped() {
         if let Some((front, _)) = payload.split_at_mut_checked(4) {
             front.copy_from_slice(&number.to_be_bytes());
         }
@@ -267,14 +254,14 @@ fn send(socket: &UdpSocket, shared: &Shared, id: u16, target: Ipv6Addr, interval
         let request = echo_request(id, sequence, &payload);
         {
             // Held across the send: the reply may be in before this thread runs again.
-            let mut journal = shared.journal();
+            let mut notes = journal.notes();
             match socket.send_to(&request, to) {
                 Ok(_) => {
-                    journal.sent.push(Instant::now());
-                    journal.answered.push(None);
+                    notes.sent.push(Instant::now());
+                    notes.answered.push(None);
                     number += 1;
                 }
-                Err(_) => journal.refused += 1,
+                Err(_) => notes.refused += 1,
             }
         }
         next += interval;
@@ -287,9 +274,9 @@ fn send(socket: &UdpSocket, shared: &Shared, id: u16, target: Ipv6Addr, interval
     }
 }
 
-fn receive(socket: &UdpSocket, shared: &Shared, id: u16) {
+fn receive(socket: &UdpSocket, journal: &Journal<Notes>, id: u16) {
     let mut buffer = vec![0; 65_536];
-    while !shared.stopped() {
+    while !journal.stopped() {
         let (length, from) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
             Err(error) if is_timeout(&error) => continue,
@@ -306,15 +293,15 @@ fn receive(socket: &UdpSocket, shared: &Shared, id: u16) {
                     continue;
                 };
                 let index = u32::from_be_bytes(*number) as usize;
-                let mut journal = shared.journal();
-                match journal.answered.get_mut(index) {
+                let mut notes = journal.notes();
+                match notes.answered.get_mut(index) {
                     Some(slot @ None) => *slot = Some(now),
-                    Some(Some(_)) => journal.duplicates += 1,
+                    Some(Some(_)) => notes.duplicates += 1,
                     None => {}
                 }
             }
             Some(Message::Error(error)) if error.id == id => {
-                shared.journal().errors.push((now, *from.ip(), error));
+                journal.notes().errors.push((now, *from.ip(), error));
             }
             _ => {}
         }
