@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `MYCELIUM_BIN` | the node under test; by default `cargo build -p mycelium-daemon` provides it |
 //! | `MYCELIUM_UPSTREAM_BIN` | an unmodified mycelium 0.7.10, for the interoperability tests |
+//! | `MYCELIUM_VM_DIR` | what `vm-files.sh` has made, for tests with virtual machines; QEMU must be in `PATH` |
 //! | `MYCELIUM_TEST_BYTES` | size of bulk transfers, in bytes |
 //! | `MYCELIUM_TEST_STRICT` | `1`: assert the strict figures (quiet machine, release build) and more repetitions |
 //! | `MYCELIUM_TEST_LOG` | `debug`: nodes log at that level |
@@ -27,4 +28,5 @@ pub mod lab;
 pub mod probe;
 pub mod rogue;
 pub mod topology;
+pub mod vm;
 pub mod wait;

@@ -73,13 +73,15 @@ pub fn transfer(from: &Host, to: &Host, address: Ipv6Addr, bytes: u64) -> anyhow
     })
 }
 
-struct Received {
-    bytes: u64,
-    hash: blake3::Hash,
-    finished: Instant,
+/// What the receiving end saw.
+pub(crate) struct Received {
+    pub(crate) bytes: u64,
+    pub(crate) hash: blake3::Hash,
+    pub(crate) finished: Instant,
 }
 
-fn receive(listener: &TcpListener, limit: Duration) -> anyhow::Result<Received> {
+/// Accept one connection and read it to its end.
+pub(crate) fn receive(listener: &TcpListener, limit: Duration) -> anyhow::Result<Received> {
     listener.set_nonblocking(true)?;
     let (mut stream, _) = crate::wait::until("a connection", STALL, || match listener.accept() {
         Ok(accepted) => Ok(Some(accepted)),
@@ -112,7 +114,8 @@ fn receive(listener: &TcpListener, limit: Duration) -> anyhow::Result<Received> 
     }
 }
 
-fn send(mut stream: TcpStream, bytes: u64) -> anyhow::Result<blake3::Hash> {
+/// Send `bytes` and close; their hash.
+pub(crate) fn send(mut stream: TcpStream, bytes: u64) -> anyhow::Result<blake3::Hash> {
     stream.set_write_timeout(Some(STALL))?;
     let mut block = vec![0; BLOCK];
     // Incompressible and different from anything a codec might leave in a buffer.
