@@ -2,6 +2,9 @@
 //!
 //! Wall-clock figures illustrate; the machine they come from belongs beside them. Run with `cargo bench -p benches`.
 
+pub mod macro_suite;
+pub mod plain;
+
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
