@@ -95,7 +95,12 @@ impl World {
                     attacker.hear(packet);
                     Ok(())
                 }
-                Some(Brain::Core(_)) => self.tell(node, Input::Control { peer, packet }),
+                Some(Brain::Core(_)) => {
+                    if let Some(relay) = &mut self.stations[node].relay {
+                        relay.hear(packet);
+                    }
+                    self.tell(node, Input::Control { peer, packet })
+                }
                 None => Ok(()),
             },
             Lane::Data => {

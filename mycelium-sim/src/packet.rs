@@ -2,14 +2,16 @@
 
 use std::net::Ipv6Addr;
 
-use mycelium_core::crypto::identity::PublicKey;
+use mycelium_core::addr::Subnet;
 use mycelium_core::io::{IdentityId, Input, PeerId};
 use mycelium_core::time::Time;
+use mycelium_core::wire::data::DataHeader;
 
 use crate::link::Lane;
 use crate::ports::Lanes;
-use crate::station::Station;
-use crate::world::{Violation, World};
+use crate::relay::Deed;
+use crate::station::{Identity, Station};
+use crate::world::{Violation, What, World};
 
 /// Next header "use for experimentation" (RFC 3692): no data plane looks inside.
 const EXPERIMENT: u8 = 253;
@@ -51,7 +53,7 @@ impl Delivery {
 impl World {
     /// The address of a destination.
     pub fn address(&self, destination: usize) -> Ipv6Addr {
-        self.public_key(destination).address()
+        self.identity(destination).key.address()
     }
 
     /// The host of destination `from` sends `payload` to the one of destination `to`.
@@ -62,23 +64,13 @@ impl World {
         hop_limit: u8,
         payload: &[u8],
     ) -> Result<(), Violation> {
-        let source = self.address(from);
-        let target = self.address(to);
-        let mut packet = vec![0x60, 0, 0, 0];
-        packet.extend(
-            u16::try_from(payload.len())
-                .unwrap_or(u16::MAX)
-                .to_be_bytes(),
-        );
-        packet.extend([EXPERIMENT, hop_limit]);
-        packet.extend(source.octets());
-        packet.extend(target.octets());
-        packet.extend(payload);
+        let mut packet = self.host_packet(from, to, hop_limit, payload);
         let origin = self.destinations[from];
         let now = self.now;
         let Some(core) = self.stations[origin.owner].core_mut() else {
             return Ok(());
         };
+        let as_it_came = packet.clone();
         if let Some((data, _)) = &mut core.data {
             data.begin_batch(now, &mut core.lanes);
             data.from_host(
@@ -87,7 +79,33 @@ impl World {
                 &mut core.lanes,
             );
         }
+        if self.config.mutant.is_some() {
+            for (_, frame) in &core.lanes.peers {
+                self.contents.learn(frame, &as_it_came);
+            }
+        }
         self.carry_data(origin.owner)
+    }
+
+    /// What the host of destination `from` sends to the one of destination `to`.
+    pub(crate) fn host_packet(
+        &self,
+        from: usize,
+        to: usize,
+        hop_limit: u8,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend(
+            u16::try_from(payload.len())
+                .unwrap_or(u16::MAX)
+                .to_be_bytes(),
+        );
+        packet.extend([EXPERIMENT, hop_limit]);
+        packet.extend(self.address(from).octets());
+        packet.extend(self.address(to).octets());
+        packet.extend(payload);
+        packet
     }
 
     /// A data packet arrived at a node.
@@ -97,6 +115,8 @@ impl World {
         peer: PeerId,
         packet: &mut [u8],
     ) -> Result<(), Violation> {
+        self.note_arrived(node, packet);
+        let as_it_came = self.config.mutant.map(|_| packet.to_vec());
         let now = self.now;
         let Some(core) = self.stations[node].core_mut() else {
             return Ok(());
@@ -105,7 +125,12 @@ impl World {
             data.begin_batch(now, &mut core.lanes);
             data.from_peer(peer, packet, &mut core.lanes);
         }
-        self.carry_data(node)
+        self.carry_data(node)?;
+        if let Some(frame) = as_it_came {
+            self.forget_pins(node);
+            self.misbehave(node, &frame)?;
+        }
+        Ok(())
     }
 
     /// Let the data plane look at the clock and at a new table.
@@ -131,8 +156,15 @@ impl World {
             needed,
             ..
         } = std::mem::take(&mut core.lanes);
+        let is_relay = self.stations[node].relay.is_some();
         for (peer, packet) in peers {
-            if let Some(&(connection, end)) = self.peer(node, peer) {
+            if !is_relay {
+                self.note_emitted(node, &packet)?;
+            }
+            for packet in self.meddle(node, packet) {
+                let Some(&(connection, end)) = self.peer(node, peer) else {
+                    continue;
+                };
                 if self.trace.wanted() {
                     let far = self
                         .other_end(node, peer)
@@ -146,12 +178,17 @@ impl World {
             }
         }
         for (identity, packet) in hosts {
-            self.deliveries.push(Delivery {
+            let delivery = Delivery {
                 at: self.now,
                 node,
                 identity,
                 packet,
-            });
+            };
+            // What a meddler's own host gets is its own business.
+            if is_relay && self.ledger.is_some() || self.note_delivered(&delivery)? {
+                continue;
+            }
+            self.deliveries.push(delivery);
         }
         for (subnet, from) in needed {
             self.tell(node, Input::RouteNeeded { subnet, from })?;
@@ -160,10 +197,52 @@ impl World {
         Ok(())
     }
 
-    fn public_key(&self, destination: usize) -> PublicKey {
+    /// What becomes of a packet on its way out of `node`: what goes where it was to go. The rest is scheduled.
+    fn meddle(&mut self, node: usize, packet: Vec<u8>) -> Vec<Vec<u8>> {
+        let targets: Vec<Ipv6Addr> = match &self.stations[node].relay {
+            Some(relay) if !relay.tricks.is_empty() => (0..self.destinations.len())
+                .map(|destination| self.address(destination))
+                .collect(),
+            _ => return vec![packet],
+        };
+        let Some(relay) = &mut self.stations[node].relay else {
+            return vec![packet];
+        };
+        let deeds = relay.bend(packet, &targets, &mut self.choices);
+        let mut passed = Vec::new();
+        for deed in deeds {
+            match deed {
+                Deed::Pass(packet) => passed.push(packet),
+                Deed::Inject(after, packet) => self.push(
+                    self.now + after,
+                    What::Inject {
+                        station: node,
+                        packet,
+                    },
+                ),
+            }
+        }
+        passed
+    }
+
+    /// A meddling relay sends a packet towards its destination, as its own table says.
+    pub(crate) fn inject(&mut self, node: usize, packet: Vec<u8>) -> Result<(), Violation> {
+        let Some(core) = self.stations[node].core() else {
+            return Ok(());
+        };
+        let next_hop = DataHeader::parse(&packet).ok().and_then(|header| {
+            let route = core.fib().route(Subnet::containing(header.destination))?;
+            Some(route.next_hop)
+        });
+        match next_hop.and_then(|peer| self.peer(node, peer)) {
+            Some(&(connection, end)) => self.transmit(node, connection, end, Lane::Data, packet),
+            None => Ok(()),
+        }
+    }
+
+    /// The identity behind a destination.
+    pub(crate) fn identity(&self, destination: usize) -> &Identity {
         let destination = self.destinations[destination];
-        self.stations[destination.owner].identities[destination.identity]
-            .secret
-            .public_key()
+        &self.stations[destination.owner].identities[destination.identity]
     }
 }

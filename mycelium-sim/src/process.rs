@@ -10,7 +10,6 @@ use mycelium_core::fib::FibPublisher;
 use mycelium_core::io::{Event, Input, Output, PeerId};
 use mycelium_core::node::Node;
 use mycelium_core::router_id::RouterId;
-use mycelium_core::session::config::Policy;
 use mycelium_core::time::Time;
 
 use crate::hostile::Attacker;
@@ -30,6 +29,11 @@ impl World {
         if self.stations[node].process.is_some() {
             return Ok(());
         }
+        let mut dialect = self.dialect(node);
+        let claimed = dialect;
+        if let Some(mutant) = self.config.mutant {
+            dialect = mutant.dialect(dialect);
+        }
         let station = &mut self.stations[node];
         station.starts += 1;
         let incarnation = station.starts;
@@ -42,19 +46,21 @@ impl World {
             seed[16..20].copy_from_slice(&incarnation.to_le_bytes());
             let secret = station.identities[0].secret.clone();
             let mut config = self.config.node.clone();
-            if self.config.sessions {
+            if claimed.speaks_v2() {
                 config.zone = RouterId::SPEAKS_V2;
             }
             let node = Node::new(config, secret, seed, self.now);
             let data = self.config.packets.then(|| {
                 let publisher = FibPublisher::new(node.fib().clone());
                 seed[31] ^= 0xff;
-                let mut config = DataPlaneConfig::default();
-                if self.config.sessions {
-                    config.session.policy = Policy::Prefer;
-                    config.session.has_aes = incarnation.is_multiple_of(2);
-                }
-                (DataPlane::new(config, publisher.reader(), seed), publisher)
+                let has_aes = incarnation.is_multiple_of(2);
+                let config = DataPlaneConfig {
+                    session: dialect.config(has_aes, self.config.rekey_after),
+                    ..DataPlaneConfig::default()
+                };
+                let mut data = DataPlane::new(config, publisher.reader(), seed);
+                data.load_pins(&station.pins);
+                (data, publisher)
             });
             Brain::Core(Box::new(Core {
                 node,
@@ -86,6 +92,17 @@ impl World {
         let Some(process) = self.stations[node].process.take() else {
             return Ok(());
         };
+        if self.config.keeps_pins
+            && let Brain::Core(core) = &process.brain
+            && let Some((data, _)) = &core.data
+        {
+            let pins = data.pins();
+            // What the daemon writes down.
+            self.stations[node].pins = pins.into_iter().filter(|pin| pin.ours).collect();
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.on_stopped(node, &self.stations[node].pins);
+        }
         self.hops[node].fill(None);
         self.failed.retain(|&(at, _), _| at != node);
         for (connection, end) in process.peers.into_values() {
@@ -101,9 +118,11 @@ impl World {
         secret[8..16].copy_from_slice(&(node as u64).to_be_bytes());
         secret[16..24].copy_from_slice(&(index as u64).to_be_bytes());
         let secret = SecretKey::from_bytes(secret);
-        let subnet = secret.public_key().subnet();
+        let key = secret.public_key();
+        let subnet = key.subnet();
         self.stations[node].identities.push(Identity {
             secret,
+            key,
             subnet,
             active: true,
         });
@@ -273,7 +292,10 @@ impl World {
 
     fn carry_out(&mut self, node: usize, output: Output) -> Result<(), Violation> {
         match output {
-            Output::Send { peer, packet } => {
+            Output::Send { peer, mut packet } => {
+                if let Some(relay) = &self.stations[node].relay {
+                    relay.bend_control(&mut packet);
+                }
                 let kind = match packet.get(8) {
                     Some(4) => 0,
                     Some(5) => 1,
@@ -334,6 +356,9 @@ impl World {
     }
 
     pub(crate) fn attack_once(&mut self, node: usize) -> Result<(), Violation> {
+        if self.stations[node].relay.is_some() {
+            return self.announce_falsely(node);
+        }
         let subnets: Vec<Subnet> = self.destinations.iter().map(|d| d.subnet).collect();
         let Some(process) = &mut self.stations[node].process else {
             return Ok(());
@@ -348,6 +373,20 @@ impl World {
             Some(&(connection, end)) => self.transmit(node, connection, end, Lane::Control, packet),
             None => Ok(()),
         }
+    }
+
+    fn announce_falsely(&mut self, node: usize) -> Result<(), Violation> {
+        let station = &self.stations[node];
+        let (Some(relay), Some(process)) = (&station.relay, &station.process) else {
+            return Ok(());
+        };
+        let ends: Vec<(usize, usize)> = process.peers.values().copied().collect();
+        for packet in relay.announcements(&mut self.choices) {
+            for &(connection, end) in &ends {
+                self.transmit(node, connection, end, Lane::Control, packet.clone())?;
+            }
+        }
+        Ok(())
     }
 
     /// Data is a sign of life; report it a few times a second, as the daemon does.

@@ -7,6 +7,7 @@ mod fuzz;
 mod hostility;
 mod identities;
 mod packets;
+mod relays;
 mod scale;
 mod turmoil;
 mod upkeep;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use mycelium_core::time::Time;
 
 use crate::choices::Choices;
+use crate::mutant::Mutant;
 use crate::topology::Topology;
 use crate::trace::TraceMode;
 use crate::world::{Violation, World, WorldConfig};
@@ -53,6 +55,23 @@ pub const SCENARIOS: &[Scenario] = &[
     hostility::HOSTILE,
     scale::THOUSAND,
     scale::COLD,
+    relays::ANYTHING,
+    relays::REPLAY,
+    relays::REFLECT,
+    relays::REORDER,
+    relays::TRUNCATE,
+    relays::FLIP,
+    relays::REDIRECT,
+    relays::SWAP_BODIES,
+    relays::STRIP_HINTS,
+    relays::FORGE_HINTS,
+    relays::FORGE_HANDSHAKES,
+    relays::DROP_HANDSHAKES,
+    relays::DROP_SELECTIVELY,
+    relays::HIJACK,
+    relays::BLACKHOLE,
+    relays::OUTSIDER,
+    relays::EAVESDROPPER,
     fuzz::ANY,
 ];
 
@@ -63,6 +82,8 @@ pub struct Settings {
     pub nodes: Option<usize>,
     /// What to write down.
     pub trace: TraceMode,
+    /// What all nodes lack, where the scenario is about sessions.
+    pub mutant: Option<Mutant>,
 }
 
 /// Where the decisions of one run come from.
@@ -207,10 +228,14 @@ impl Stage {
     /// Build the network.
     pub(crate) fn build(&mut self, topology: &Topology, config: WorldConfig) -> &mut World {
         let choices = self.choices.take().unwrap_or_else(|| Choices::from_seed(0));
-        let trace = self.settings.trace;
+        let Settings { trace, mutant, .. } = self.settings;
         self.world.insert(World::new(
             topology,
-            WorldConfig { trace, ..config },
+            WorldConfig {
+                trace,
+                mutant,
+                ..config
+            },
             choices,
         ))
     }

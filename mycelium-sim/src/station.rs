@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use mycelium_core::addr::Subnet;
-use mycelium_core::crypto::identity::SecretKey;
+use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::dataplane::DataPlane;
 use mycelium_core::fib::{Fib, FibPublisher};
 use mycelium_core::io::{IdentityId, PeerId};
 use mycelium_core::node::Node;
+use mycelium_core::session::pins::Pin;
 use mycelium_core::time::Time;
 
 use crate::hostile::Attacker;
 use crate::ports::Lanes;
+use crate::relay::Relay;
 
 /// A machine. Its keys survive; its process need not.
 #[derive(Debug)]
@@ -24,6 +26,10 @@ pub struct Station {
     pub starts: u32,
     /// It does not run our program but sends what it likes.
     pub hostile: bool,
+    /// It relays, and meddles with what it relays.
+    pub relay: Option<Relay>,
+    /// Pins of its last run, where it keeps them.
+    pub(crate) pins: Vec<Pin>,
     /// Links it has an end of, and which end.
     pub links: Vec<(usize, usize)>,
 }
@@ -33,6 +39,8 @@ pub struct Station {
 pub struct Identity {
     /// Its secret.
     pub secret: SecretKey,
+    /// The public half.
+    pub key: PublicKey,
     /// Its /64.
     pub subnet: Subnet,
     /// Whether it is originated now.
@@ -92,6 +100,8 @@ impl Station {
             process: None,
             starts: 0,
             hostile,
+            relay: None,
+            pins: Vec::new(),
             links: Vec::new(),
         }
     }

@@ -21,9 +21,12 @@ use mycelium_core::node::NodeConfig;
 use mycelium_core::time::Time;
 
 use crate::choices::Choices;
+use crate::dialect::Dialect;
 use crate::fault::Fault;
 use crate::flow::Flow;
+use crate::ledger::Ledger;
 use crate::link::{Connection, Lane, Link, Traffic};
+use crate::mutant::{Contents, Mutant};
 use crate::oracle::Stretch;
 use crate::packet::Delivery;
 use crate::station::Station;
@@ -39,8 +42,14 @@ pub struct WorldConfig {
     pub watch_loops: bool,
     /// Give every node a data plane, so that real packets can be sent.
     pub packets: bool,
-    /// Every node prefers session v2, and says so.
-    pub sessions: bool,
+    /// What each node speaks, where the run has packets; those beyond the end speak v1.
+    pub dialects: Vec<Dialect>,
+    /// Age at which keys of sessions are renewed, unless it is the usual one.
+    pub rekey_after: Option<Duration>,
+    /// What all nodes lack, to see whether anybody notices.
+    pub mutant: Option<Mutant>,
+    /// Nodes find their pins again when they start: they have a state directory.
+    pub keeps_pins: bool,
     /// What to write down.
     pub trace: TraceMode,
     /// Stations that do not run our program.
@@ -107,6 +116,8 @@ pub struct World {
     pub(crate) hops: Vec<Vec<Option<PeerId>>>,
     pub(crate) flows: Vec<Flow>,
     pub(crate) failed: BTreeMap<(usize, Subnet), Time>,
+    pub(crate) ledger: Option<Box<Ledger>>,
+    pub(crate) contents: Contents,
     /// Packets that came out of host interfaces, in order.
     pub deliveries: Vec<Delivery>,
     /// Of the paths that the last check of many looked at.
@@ -161,6 +172,11 @@ pub(crate) enum What {
         station: usize,
         every: Duration,
     },
+    /// A meddling relay sends a packet towards its destination.
+    Inject {
+        station: usize,
+        packet: Vec<u8>,
+    },
 }
 
 impl World {
@@ -188,6 +204,8 @@ impl World {
             by_subnet: BTreeMap::new(),
             flows: Vec::new(),
             failed: BTreeMap::new(),
+            ledger: None,
+            contents: Contents::default(),
             deliveries: Vec::new(),
             stretch: Stretch::default(),
             tally: Tally::default(),
@@ -229,6 +247,11 @@ impl World {
     /// A station.
     pub fn station(&self, node: usize) -> &Station {
         &self.stations[node]
+    }
+
+    /// What a station speaks.
+    pub fn dialect(&self, node: usize) -> Dialect {
+        self.config.dialects.get(node).copied().unwrap_or_default()
     }
 
     /// The links, in the order of the topology.
@@ -329,6 +352,7 @@ impl World {
                 self.attack_once(station)?;
                 self.attack(station, every);
             }
+            What::Inject { station, packet } => self.inject(station, packet)?,
         }
         Ok(true)
     }

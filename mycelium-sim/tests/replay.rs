@@ -7,6 +7,7 @@ fn played(name: &str, origin: Origin<'_>) -> (u64, Vec<String>) {
     let settings = Settings {
         nodes: None,
         trace: TraceMode::Keep(20_000),
+        mutant: None,
     };
     let played = Scenario::named(name)
         .expect("the scenario exists")
@@ -20,7 +21,7 @@ fn played(name: &str, origin: Origin<'_>) -> (u64, Vec<String>) {
 
 #[test]
 fn equal_seeds_play_equal_runs() {
-    for name in ["churn", "lossy", "packets", "any"] {
+    for name in ["churn", "lossy", "packets", "relay", "any"] {
         for seed in [1, 2] {
             let (one, two) = (
                 played(name, Origin::Seed(seed)),

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         } else {
             TraceMode::Off
         },
+        mutant: None,
     };
     match bytes {
         Some(bytes) => play(scenario, Origin::Bytes(&bytes), settings),

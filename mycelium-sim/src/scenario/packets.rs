@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Scenario, Stage, run_until, watched};
+use crate::dialect::Dialect;
 use crate::fault::Fault;
 use crate::link::LinkSpec;
 use crate::oracle::Demand;
@@ -29,7 +30,10 @@ fn packets(stage: &mut Stage) -> Result<(), Violation> {
     let topology = Topology::random(nodes, 3, spec, (1, 30), stage.choices());
     let config = WorldConfig {
         packets: true,
-        sessions: stage.choices().below(3) > 0,
+        dialects: match stage.choices().below(3) {
+            0 => Vec::new(),
+            _ => vec![Dialect::Prefer; nodes],
+        },
         ..watched()
     };
     let world = stage.build(&topology, config);
