@@ -40,6 +40,16 @@ pub fn link_local(mac: Mac) -> Ipv6Addr {
     )
 }
 
+/// The MAC that a link-local address was derived from; `None` if it was not.
+pub fn mac_of_link_local(address: Ipv6Addr) -> Option<Mac> {
+    match address.octets() {
+        [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a, b, c, 0xff, 0xfe, d, e, f] => {
+            Some(Mac::new([a ^ 2, b, c, d, e, f]))
+        }
+        _ => None,
+    }
+}
+
 /// Rule R6: the WireGuard address, in `100.64.0.0/16`, of the node that has the IPv4 subnet `x.A.B.0`.
 pub fn wireguard(subnet: Ipv4Addr) -> Ipv4Addr {
     let [_, a, b, _] = subnet.octets();
@@ -127,6 +137,14 @@ mod tests {
             v6("430:9364:d8d8:84a9:d0e0:f7ff:fed6:328d")
         );
         assert_eq!(link_local(mac), v6("fe80::d0e0:f7ff:fed6:328d"));
+        assert_eq!(mac_of_link_local(link_local(mac)), Some(mac));
+        for other in [
+            "fe80::1",
+            "fe80:1::5054:ff:feab:cdef",
+            "2001:db8::5054:ff:feab:cdef",
+        ] {
+            assert_eq!(mac_of_link_local(v6(other)), None);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::harness::Scratch;
 use crate::lab::Host;
 
 pub use files::missing;
-pub use transfer::{Exchange, exchange};
+pub use transfer::{Exchange, between, exchange};
 
 /// Kernel modules, in the order in which they need each other.
 const NETWORK_MODULES: [&str; 8] = [
@@ -56,6 +56,7 @@ pub struct VmOptions {
     cards: Vec<(String, String)>,
     disks: Vec<PathBuf>,
     programs: Vec<(String, PathBuf)>,
+    files: Vec<(String, String)>,
     devices: Vec<String>,
     modules: Vec<String>,
 }
@@ -91,10 +92,20 @@ impl VmOptions {
         self
     }
 
-    /// Put a DHCPv6 client there, `dhclient`.
+    /// Put an executable file there.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: &str) -> Self {
+        self.files.push((path.to_owned(), content.to_owned()));
+        self
+    }
+
+    /// Put a DHCPv6 client there, `dhclient`, and for its `-sf` a script, `/dhcp-script`, that sets addresses and keeps
+    /// what the server said in `/tmp/dhcp-EVENT`.
     pub fn dhcp_client(self) -> anyhow::Result<Self> {
         let client = files::file("sbin/dhclient")?;
-        Ok(self.program("sbin/dhclient", &client))
+        Ok(self
+            .program("sbin/dhclient", &client)
+            .file("dhcp-script", DHCP_SCRIPT))
     }
 
     /// Further arguments for QEMU.
@@ -137,10 +148,23 @@ impl VmOptions {
                 }
             }
         }
+        for (path, content) in &self.files {
+            archive.file(path, content.as_bytes())?;
+        }
         archive.file("init", init(&modules).as_bytes())?;
         archive.finish()
     }
 }
+
+const DHCP_SCRIPT: &str = r#"#!/bin/busybox sh
+export PATH=/bin
+env >/tmp/dhcp-$reason
+case $reason in
+  BOUND6|RENEW6|REBIND6) ip -6 address add $new_ip6_address/$new_ip6_prefixlen dev $interface || exit 1 ;;
+  RELEASE6|EXPIRE6|STOP6) ip -6 address del $old_ip6_address/$old_ip6_prefixlen dev $interface ;;
+esac
+exit 0
+"#;
 
 /// The first process.
 fn init(modules: &[&str]) -> String {
@@ -175,16 +199,15 @@ pub struct Vm {
     control: ChildStdin,
     lines: Receiver<String>,
     commands: u32,
+    started: Instant,
     booted: Duration,
 }
 
 impl Vm {
     /// Boot a machine whose taps are in the namespace of `host`; returns when it takes commands.
     pub fn boot(scratch: &Scratch, host: &Arc<Host>, options: &VmOptions) -> anyhow::Result<Self> {
-        let started = Instant::now();
         let mut vm = Self::start(scratch, host, options)?;
         vm.wait_until_ready()?;
-        vm.booted = started.elapsed();
         Ok(vm)
     }
 
@@ -243,6 +266,7 @@ impl Vm {
             control,
             lines,
             commands: 0,
+            started: Instant::now(),
             booted: Duration::ZERO,
         })
     }
@@ -251,6 +275,7 @@ impl Vm {
     pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + BOOT;
         while self.line(deadline).context("booting")? != "ready" {}
+        self.booted = self.started.elapsed();
         Ok(())
     }
 

@@ -90,3 +90,26 @@ pub fn exchange(
     };
     Ok(Exchange { into, out })
 }
+
+/// Send `bytes` random bytes from one machine to another; an error if they do not arrive as sent.
+pub fn between(from: &mut Vm, to: &mut Vm, address: Ipv6Addr, bytes: u64) -> anyhow::Result<()> {
+    let limit = PATIENCE + Duration::from_secs(bytes / SLOWEST);
+    // Without an open standard input the receiver would close its direction at once, and the sender stop at that.
+    to.run(
+        &format!(
+            "rm -f /tmp/status /tmp/open; mkfifo /tmp/open; (nc -l -p {PORT} <>/tmp/open >/tmp/bulk; echo $? >/tmp/status) &"
+        ),
+        PATIENCE,
+    )?;
+    from.run(&format!("head -c {bytes} /dev/urandom >/tmp/bulk"), limit)?;
+    // Refused until the program listens.
+    from.eventually(&format!("nc -w 5 {address} {PORT} </tmp/bulk"), limit)?;
+    to.eventually("[ -s /tmp/status ]", limit)?;
+    let sent = from.run("sha256sum </tmp/bulk; rm /tmp/bulk", limit)?;
+    let arrived = to.run("sha256sum </tmp/bulk; rm /tmp/bulk", limit)?;
+    ensure!(
+        sent == arrived,
+        "the bytes that arrived are not those sent: {sent}, {arrived}"
+    );
+    Ok(())
+}

@@ -310,9 +310,9 @@ fn encode(advertised: &Advertised, last: bool) -> Vec<u8> {
     let mut message = vec![ADVERTISEMENT, 0, 0, 0, HOP_LIMIT, flags, high, low];
     // Reachable and retransmission times: the guest's own.
     message.extend_from_slice(&[0; 8]);
-    if let Some(Mac(mac)) = advertised.router {
+    if let Some(mac) = advertised.router {
         message.extend_from_slice(&[SOURCE_LINK_LAYER, 1]);
-        message.extend_from_slice(&mac);
+        message.extend_from_slice(&mac.octets());
     }
     message.extend_from_slice(&[MTU, 1, 0, 0]);
     message.extend_from_slice(&advertised.mtu.to_be_bytes());

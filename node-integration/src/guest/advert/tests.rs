@@ -13,7 +13,7 @@ fn advertised() -> Advertised {
         reach: Reach::Overlay,
         mtu: 1400,
         name_servers: vec!["430:9364:d8d8:84a9::1".parse().unwrap()],
-        router: Some(Mac([2, 0, 0, 0, 0, 1])),
+        router: Some(Mac::new([2, 0, 0, 0, 0, 1])),
     }
 }
 
