@@ -8,6 +8,9 @@
 //! - [`Namespace`]: create, open, enter with [`Namespace::run`], start processes with [`Namespace::spawn`];
 //! - [`named`]: namespaces with a name under `/run/netns`, as `ip netns` makes and lists them;
 //! - [`link`]: interfaces, addresses and routes over rtnetlink;
+//! - [`desired`]: user networks and attachments as they are described; [`object`]: what they consist of; [`plan`]: what
+//!   must be done to get there; [`kernel`]: what is there; [`directory`] and [`reconcile`]: a directory of descriptions,
+//!   and making things so;
 //! - [`guest`]: how a guest learns its address;
 //! - [`sysctl`]: settings below `/proc/sys/net` of a namespace;
 //! - [`userns`]: the same rights for an ordinary user.
@@ -15,13 +18,19 @@
 #![cfg(target_os = "linux")]
 
 pub mod addressing;
+pub mod desired;
+pub mod directory;
 mod error;
 pub mod guest;
+pub mod kernel;
 pub mod link;
 pub mod named;
 mod namespace;
 pub mod naming;
 mod netlink;
+pub mod object;
+pub mod plan;
+pub mod reconcile;
 pub mod secret;
 pub mod sysctl;
 pub mod userns;

@@ -48,7 +48,7 @@ pub fn forwarding(namespace: &Namespace, on: bool) -> Result<()> {
     set(namespace, "ipv6/conf/all/forwarding", value)
 }
 
-fn path(key: &str) -> Result<PathBuf> {
+pub(crate) fn path(key: &str) -> Result<PathBuf> {
     if key.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(Error::BadName {
             name: key.to_owned(),

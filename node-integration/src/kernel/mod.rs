@@ -1,0 +1,424 @@
+//! The kernel as the planner sees it: objects that are observed, made, mended and removed.
+//!
+//! One [`Kernel`] has at most two sockets in each namespace, opened when they are first needed.
+
+mod nft;
+mod observe;
+mod route;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+
+pub use nft::Counted;
+use nft::Nftables;
+use nft::wire::Family;
+use transport::{Transport, errno};
+
+use crate::link::LOOPBACK;
+use crate::object::{Link, LinkKind, Object, Place};
+use crate::plan::{State, Step};
+use crate::{Error, Namespace, Result, named, sysctl};
+
+/// Sockets of one namespace.
+struct Site {
+    /// `None`: that of the process.
+    namespace: Option<Namespace>,
+    route: Transport,
+    nftables: Option<Nftables>,
+    snapshot: Option<observe::Snapshot>,
+}
+
+impl Site {
+    fn open(place: &Place) -> io::Result<Self> {
+        let namespace = match place {
+            Place::Host => None,
+            Place::Named(name) => Some(Namespace::open(named::path(name)?)?),
+            Place::Path(path) => Some(Namespace::open(path)?),
+        };
+        Ok(Self {
+            route: Transport::open(namespace.as_ref(), NETLINK_ROUTE)?,
+            namespace,
+            nftables: None,
+            snapshot: None,
+        })
+    }
+
+    fn nftables(&mut self) -> io::Result<&mut Nftables> {
+        match &mut self.nftables {
+            Some(open) => Ok(open),
+            none => Ok(none.insert(Nftables::open(self.namespace.as_ref())?)),
+        }
+    }
+
+    /// Run `f` with this namespace as the thread's.
+    fn within<T: Send>(&self, f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        match &self.namespace {
+            None => f(),
+            Some(namespace) => namespace.run(f)?,
+        }
+    }
+}
+
+/// Open conversations with the kernel. Not for use by several threads at once.
+#[derive(Default)]
+pub struct Kernel {
+    sites: BTreeMap<Place, Site>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.sites.keys()).finish()
+    }
+}
+
+impl Kernel {
+    /// Without any conversation yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn site(&mut self, place: &Place) -> io::Result<&mut Site> {
+        if !self.sites.contains_key(place) {
+            self.sites.insert(place.clone(), Site::open(place)?);
+        }
+        Ok(self.sites.get_mut(place).expect("it was put there"))
+    }
+
+    /// Carry out a step. Identities are not the kernel's: such steps do nothing.
+    ///
+    /// # Errors
+    /// [`Error`], with what was tried and the kernel's words.
+    pub fn execute(&mut self, step: &Step) -> Result<()> {
+        let done = match step {
+            Step::Make(object) => self.make(object),
+            Step::Mend(object) => self.mend(object),
+            Step::Remove(object) => self.remove(object),
+        };
+        // What was seen is not so any more.
+        for site in self.sites.values_mut() {
+            site.snapshot = None;
+        }
+        // The kernel's words are what tells one refusal from another.
+        done.map_err(|error| Error::from_io(format!("{step}: {error}"), error))
+    }
+
+    fn make(&mut self, object: &Object) -> io::Result<()> {
+        match object {
+            Object::Namespace { name, mark } => {
+                named::create(name)?;
+                let site = self.site(&Place::Named(name.clone()))?;
+                let index = route::require_index(&mut site.route, LOOPBACK)?;
+                route::set_alias(&mut site.route, index, mark)
+            }
+            Object::Link(link) => self.make_link(link),
+            Object::Up { place, link } => {
+                let site = self.site(place)?;
+                let index = route::require_index(&mut site.route, link)?;
+                route::set_up(&mut site.route, index)
+            }
+            Object::Setting { place, key, value } => {
+                let path = sysctl::path(key)?;
+                self.site(place)?.within(|| std::fs::write(path, value))
+            }
+            Object::Address {
+                place,
+                link,
+                address,
+                prefix_len,
+            } => {
+                let site = self.site(place)?;
+                let index = route::require_index(&mut site.route, link)?;
+                route::add_address(&mut site.route, index, *address, *prefix_len)
+            }
+            Object::Route { place, .. } => {
+                let site = self.site(place)?;
+                route::add_route(&mut site.route, object)
+            }
+            Object::Neighbour {
+                place,
+                link,
+                address,
+                mac,
+            } => {
+                let site = self.site(place)?;
+                let index = route::require_index(&mut site.route, link)?;
+                route::add_neighbour(&mut site.route, index, *address, *mac)
+            }
+            Object::Proxy {
+                place,
+                link,
+                address,
+            } => {
+                let site = self.site(place)?;
+                let index = route::require_index(&mut site.route, link)?;
+                route::add_proxy(&mut site.route, index, *address)
+            }
+            Object::Station { place, link, mac } => {
+                let site = self.site(place)?;
+                let index = route::require_index(&mut site.route, link)?;
+                route::add_station(&mut site.route, index, *mac)
+            }
+            Object::PortFilter(filter) => {
+                let nftables = self.site(&filter.place)?.nftables()?;
+                // Newer kernels keep the chain of an interface that was deleted, with a digest that cannot be changed.
+                if nftables.chain(Family::Netdev, &filter.link)?.is_some() {
+                    nftables.remove_port_filter(filter)?;
+                }
+                nftables.make_port_filter(filter)
+            }
+            Object::NetworkFilter(filter) => self
+                .site(&filter.place)?
+                .nftables()?
+                .make_network_filter(filter),
+            Object::Ingress(ingress) => {
+                self.site(&ingress.place)?.nftables()?.make_ingress(ingress)
+            }
+            Object::HostMasquerade { source, .. } => self
+                .site(&Place::Host)?
+                .nftables()?
+                .make_masquerade(*source),
+            Object::Identity { .. } => Ok(()),
+        }
+    }
+
+    fn make_link(&mut self, link: &Link) -> io::Result<()> {
+        let peer_namespace = match &link.kind {
+            LinkKind::Veth(peer) => {
+                self.site(&peer.place)?;
+                Some(&peer.place)
+            }
+            _ => None,
+        };
+        match &link.kind {
+            LinkKind::Tun | LinkKind::Tap { .. } => {
+                let name = link.name.clone();
+                let owner = match link.kind {
+                    LinkKind::Tap { owner } => owner,
+                    _ => None,
+                };
+                let layer = match link.kind {
+                    LinkKind::Tun => tun_rs::Layer::L3,
+                    _ => tun_rs::Layer::L2,
+                };
+                let site = self.site(&link.place)?;
+                // The kernel would take an interface of that name and kind for the one that is meant.
+                if route::find(&mut site.route, &link.name)?.is_some() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                site.within(|| make_persistent(&name, layer, owner))?;
+            }
+            LinkKind::Bridge | LinkKind::Veth(_) => {
+                // Another place's descriptor is needed while this one's socket is used.
+                let handle = match peer_namespace.and_then(|place| self.sites.get(place)) {
+                    Some(Site {
+                        namespace: Some(namespace),
+                        ..
+                    }) => Some(namespace.raw_fd()),
+                    _ => None,
+                };
+                let own = match peer_namespace {
+                    Some(Place::Host) if link.place != Place::Host => Some(Namespace::current()?),
+                    _ => None,
+                };
+                let handle = own.as_ref().map(Namespace::raw_fd).or(handle);
+                let site = self.site(&link.place)?;
+                route::create(&mut site.route, link, handle)?;
+            }
+        }
+        self.configure_link(link)
+    }
+
+    /// What can be changed of a link that is there.
+    fn configure_link(&mut self, link: &Link) -> io::Result<()> {
+        let site = self.site(&link.place)?;
+        route::configure(&mut site.route, link)?;
+        if let LinkKind::Veth(peer) = &link.kind {
+            let site = self.site(&peer.place)?;
+            route::configure_peer(&mut site.route, peer)?;
+        }
+        Ok(())
+    }
+
+    fn mend(&mut self, object: &Object) -> io::Result<()> {
+        match object {
+            Object::Link(link) => self.configure_link(link),
+            Object::NetworkFilter(filter) => {
+                let nftables = self.site(&filter.place)?.nftables()?;
+                nftables.make_network_filter(filter)
+            }
+            Object::PortFilter(_) | Object::Ingress(_) | Object::Neighbour { .. } => {
+                self.remove(object)?;
+                self.make(object)
+            }
+            _ => self.make(object),
+        }
+    }
+
+    fn remove(&mut self, object: &Object) -> io::Result<()> {
+        let gone = match object {
+            Object::Namespace { name, .. } => {
+                self.sites.remove(&Place::Named(name.clone()));
+                named::delete(name).map_err(io::Error::from)
+            }
+            Object::Link(link) => self.site(&link.place).and_then(|site| {
+                match route::find(&mut site.route, &link.name)? {
+                    Some(found)
+                        if found.mark.as_deref() == Some(&link.mark) || found.mark.is_none() =>
+                    {
+                        route::delete(&mut site.route, found.index)
+                    }
+                    _ => Ok(()),
+                }
+            }),
+            // What a setting was before is not known; that something is down is nobody's wish.
+            Object::Setting { .. } | Object::Up { .. } | Object::Identity { .. } => Ok(()),
+            Object::Address {
+                place,
+                link,
+                address,
+                prefix_len,
+            } => self.at_link(place, link, |route, index| {
+                route::remove_address(route, index, *address, *prefix_len)
+            }),
+            Object::Route { place, .. } => self
+                .site(place)
+                .and_then(|site| route::remove_route(&mut site.route, object)),
+            Object::Neighbour {
+                place,
+                link,
+                address,
+                ..
+            } => self.at_link(place, link, |route, index| {
+                route::remove_neighbour(route, index, *address)
+            }),
+            Object::Proxy {
+                place,
+                link,
+                address,
+            } => self.at_link(place, link, |route, index| {
+                route::remove_proxy(route, index, *address)
+            }),
+            Object::Station { place, link, mac } => self.at_link(place, link, |route, index| {
+                route::remove_station(route, index, *mac)
+            }),
+            Object::PortFilter(filter) => self
+                .site(&filter.place)
+                .and_then(|site| site.nftables()?.remove_port_filter(filter)),
+            Object::NetworkFilter(filter) => self
+                .site(&filter.place)
+                .and_then(|site| site.nftables()?.remove_network_filter()),
+            Object::Ingress(ingress) => self
+                .site(&ingress.place)
+                .and_then(|site| site.nftables()?.remove_ingress(ingress)),
+            Object::HostMasquerade { source, .. } => self
+                .site(&Place::Host)
+                .and_then(|site| site.nftables()?.remove_masquerade(*source)),
+        };
+        gone.or_else(|error| {
+            if is_absence(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
+    }
+
+    fn at_link(
+        &mut self,
+        place: &Place,
+        link: &str,
+        act: impl FnOnce(&mut Transport, u32) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let site = self.site(place)?;
+        match route::find(&mut site.route, link)? {
+            Some(found) => act(&mut site.route, found.index),
+            None => Ok(()),
+        }
+    }
+
+    /// What is there of an object. Identities are not the kernel's: they are said to be the same.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn observe(&mut self, object: &Object) -> Result<State> {
+        observe::observe(self, object)
+            .map_err(|error| Error::from_io(format!("look for {object}"), error))
+    }
+
+    /// The number of an interface; `None`: there is none of this name.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn index(&mut self, place: &Place, link: &str) -> Result<Option<u32>> {
+        self.site(place)
+            .and_then(|site| route::find(&mut site.route, link))
+            .map(|found| found.map(|found| found.index))
+            .map_err(|error| Error::from_io(format!("look for {link}"), error))
+    }
+
+    /// What the filters at ports have stopped, by `PORT WHAT`, where WHAT is `mac`, `source`, `router`, `discovery`,
+    /// `rate` or `other`.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn port_counters(&mut self) -> Result<BTreeMap<String, Counted>> {
+        self.counters(&Place::Host, Family::Netdev)
+    }
+
+    /// What a network's routed hop has refused: `PORT refused` for each workload, `refused` for what is for nobody,
+    /// `invalid` for what belongs to no connection, `input` for the hop itself.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn network_counters(&mut self, namespace: &str) -> Result<BTreeMap<String, Counted>> {
+        self.counters(&Place::Named(namespace.to_owned()), Family::Inet)
+    }
+
+    fn counters(&mut self, place: &Place, family: Family) -> Result<BTreeMap<String, Counted>> {
+        self.site(place)
+            .and_then(|site| site.nftables()?.counters(family))
+            .map_err(|error| Error::from_io(format!("read the counters of {place}"), error))
+    }
+}
+
+/// Make a TUN or tap that stays when nobody has it open.
+fn make_persistent(name: &str, layer: tun_rs::Layer, owner: Option<u32>) -> io::Result<()> {
+    let device = tun_rs::DeviceBuilder::new()
+        .name(name)
+        .layer(layer)
+        .inherit_enable_state()
+        .with(|builder| {
+            builder.offload(true);
+        })
+        .build_sync()?;
+    if let Some(owner) = owner {
+        let owner = i32::try_from(owner).map_err(|_| io::ErrorKind::InvalidInput)?;
+        device.user(owner)?;
+    }
+    device.persist()
+}
+
+/// Whether something was not there to begin with.
+fn is_absence(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(
+            errno(error),
+            Some(
+                Errno::ENOENT | Errno::ENODEV | Errno::ESRCH | Errno::EADDRNOTAVAIL | Errno::ENXIO
+            )
+        )
+}
+
+/// Whether the path is a namespace's.
+pub(crate) fn exists(place: &Place) -> bool {
+    match place {
+        Place::Host => true,
+        Place::Named(name) => named::path(name).is_ok_and(|path| Namespace::open(path).is_ok()),
+        Place::Path(path) => Namespace::open(Path::new(path)).is_ok(),
+    }
+}

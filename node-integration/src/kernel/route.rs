@@ -1,0 +1,577 @@
+//! Links, addresses, routes and neighbours by rtnetlink, one blocking request each.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
+    InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::transport::{Transport, errno};
+use crate::naming::Mac;
+use crate::object::{Link, LinkKind, Object, Peer};
+
+/// What is known of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) index: u32,
+    pub(super) mark: Option<String>,
+    pub(super) kind: Option<InfoKind>,
+    pub(super) mac: Option<Mac>,
+    pub(super) mtu: u32,
+    pub(super) controller: Option<u32>,
+    pub(super) is_isolated: bool,
+    pub(super) is_up: bool,
+}
+
+/// An interface by its name.
+pub(super) fn find(route: &mut Transport, name: &str) -> io::Result<Option<Found>> {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    match route.query(RouteNetlinkMessage::GetLink(message), 0) {
+        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(found(link)),
+            _ => None,
+        })),
+        Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn found(link: LinkMessage) -> Found {
+    let mut found = Found {
+        index: link.header.index,
+        mark: None,
+        kind: None,
+        mac: None,
+        mtu: 0,
+        controller: None,
+        is_isolated: false,
+        is_up: link.header.flags.contains(LinkFlags::Up),
+    };
+    for attribute in link.attributes {
+        match attribute {
+            LinkAttribute::IfAlias(alias) => found.mark = Some(alias),
+            LinkAttribute::Mtu(mtu) => found.mtu = mtu,
+            LinkAttribute::Controller(index) => found.controller = Some(index),
+            LinkAttribute::Address(mac) => found.mac = mac.try_into().ok().map(Mac::new),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => found.kind = Some(kind),
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            found.is_isolated = port.contains(&InfoBridgePort::Isolated(true));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The number of an interface that must be there.
+pub(super) fn require_index(route: &mut Transport, name: &str) -> io::Result<u32> {
+    find(route, name)?.map(|found| found.index).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no interface {name}"),
+        )
+    })
+}
+
+/// Create a bridge or a cable, whose other end is born in the namespace `peer`, or in this one.
+pub(super) fn create(route: &mut Transport, link: &Link, peer: Option<RawFd>) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    let mut attributes = vec![
+        LinkAttribute::IfName(link.name.clone()),
+        LinkAttribute::Mtu(link.mtu),
+    ];
+    attributes.extend(
+        link.mac
+            .map(|mac| LinkAttribute::Address(mac.octets().to_vec())),
+    );
+    let info = match &link.kind {
+        LinkKind::Bridge => vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(vec![
+                InfoBridge::StpState(BridgeStpState::Disabled),
+                // Every guest gets what is sent to all routers or all nodes, whether or not it has joined in time.
+                InfoBridge::MulticastSnooping(false),
+            ])),
+        ],
+        LinkKind::Veth(other) => {
+            let mut end = LinkMessage::default();
+            end.attributes = vec![
+                LinkAttribute::IfName(other.name.clone()),
+                LinkAttribute::Mtu(other.mtu),
+            ];
+            end.attributes.extend(
+                other
+                    .mac
+                    .map(|mac| LinkAttribute::Address(mac.octets().to_vec())),
+            );
+            end.attributes.extend(peer.map(LinkAttribute::NetNsFd));
+            vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end))),
+            ]
+        }
+        LinkKind::Tun | LinkKind::Tap { .. } => {
+            return Err(io::Error::other("TUNs and taps are not made by rtnetlink"));
+        }
+    };
+    attributes.push(LinkAttribute::LinkInfo(info));
+    message.attributes = attributes;
+    route.request(
+        RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// Make everything of a link as described that can be changed while it is there.
+pub(super) fn configure(route: &mut Transport, link: &Link) -> io::Result<()> {
+    let found = find(route, &link.name)?.ok_or(io::ErrorKind::NotFound)?;
+    let controller = match &link.port {
+        Some(port) => Some(require_index(route, &port.bridge)?),
+        None => None,
+    };
+    let mut message = LinkMessage::default();
+    message.header.index = found.index;
+    let mut attributes = vec![LinkAttribute::IfAlias(link.mark.clone()), no_link_local()];
+    if found.mtu != link.mtu {
+        attributes.push(LinkAttribute::Mtu(link.mtu));
+    }
+    if let Some(mac) = link.mac
+        && found.mac != Some(mac)
+    {
+        attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
+    }
+    if controller.is_some() && found.controller != controller {
+        attributes.extend(controller.map(LinkAttribute::Controller));
+    }
+    message.attributes = attributes;
+    route.request(RouteNetlinkMessage::SetLink(message), 0)?;
+    match &link.port {
+        Some(port) if port.is_guest => isolate(route, found.index),
+        _ => Ok(()),
+    }
+}
+
+/// A port that reaches the gateway's port and no other, that the bridge learns nothing from and floods nothing to but
+/// what goes to everybody.
+fn isolate(route: &mut Transport, index: u32) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Isolated(true),
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::UnicastFlood(false),
+            InfoBridgePort::Guard(true),
+        ])),
+    ])];
+    route.request(RouteNetlinkMessage::NewLink(message), 0)
+}
+
+/// The same for the other end of a cable.
+pub(super) fn configure_peer(route: &mut Transport, peer: &Peer) -> io::Result<()> {
+    let found = find(route, &peer.name)?.ok_or(io::ErrorKind::NotFound)?;
+    let mut message = LinkMessage::default();
+    message.header.index = found.index;
+    message.attributes = vec![no_link_local()];
+    if found.mtu != peer.mtu {
+        message.attributes.push(LinkAttribute::Mtu(peer.mtu));
+    }
+    if let Some(mac) = peer.mac
+        && found.mac != Some(mac)
+    {
+        message
+            .attributes
+            .push(LinkAttribute::Address(mac.octets().to_vec()));
+    }
+    route.request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// That the kernel makes up no address: ports have none, and workloads the one that their MAC gives, from us.
+fn no_link_local() -> LinkAttribute {
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+        In6AddrGenMode::None,
+    )])])
+}
+
+pub(super) fn set_alias(route: &mut Transport, index: u32, alias: &str) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];
+    route.request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+pub(super) fn set_up(route: &mut Transport, index: u32) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    route.request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+pub(super) fn delete(route: &mut Transport, index: u32) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    route.request(RouteNetlinkMessage::DelLink(message), 0)
+}
+
+fn address_message(index: u32, address: IpAddr, prefix_len: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address);
+    message.header.prefix_len = prefix_len;
+    message.header.index = index;
+    message.header.flags = AddressHeaderFlags::Nodad;
+    message.attributes = vec![
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
+    ];
+    message
+}
+
+/// Add an address; one that is there already stays.
+pub(super) fn add_address(
+    route: &mut Transport,
+    index: u32,
+    address: IpAddr,
+    prefix_len: u8,
+) -> io::Result<()> {
+    let mut message = address_message(index, address, prefix_len);
+    if address.is_ipv6() {
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    } else {
+        message.header.flags = AddressHeaderFlags::empty();
+    }
+    route.request(
+        RouteNetlinkMessage::NewAddress(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+pub(super) fn remove_address(
+    route: &mut Transport,
+    index: u32,
+    address: IpAddr,
+    prefix_len: u8,
+) -> io::Result<()> {
+    let message = address_message(index, address, prefix_len);
+    route.request(RouteNetlinkMessage::DelAddress(message), 0)
+}
+
+/// All addresses: interface, address, prefix length.
+pub(super) fn addresses(route: &mut Transport) -> io::Result<Vec<(u32, IpAddr, u8)>> {
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let answers = route.query(question, rtnetlink::packet_core::NLM_F_DUMP)?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| {
+            let RouteNetlinkMessage::NewAddress(message) = answer else {
+                return None;
+            };
+            let local = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            };
+            let plain = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            };
+            let attributes = &message.attributes;
+            let address = attributes
+                .iter()
+                .find_map(local)
+                .or_else(|| attributes.iter().find_map(plain))?;
+            Some((message.header.index, address, message.header.prefix_len))
+        })
+        .collect())
+}
+
+/// A route as it is compared: destination, length, interface, gateway, MTU.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KnownRoute {
+    pub(super) destination: IpAddr,
+    pub(super) prefix_len: u8,
+    /// `None`: such packets are refused.
+    pub(super) link: Option<u32>,
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) mtu: Option<u32>,
+}
+
+/// All routes of the main table.
+pub(super) fn routes(route: &mut Transport) -> io::Result<Vec<KnownRoute>> {
+    let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    let answers = route.query(question, rtnetlink::packet_core::NLM_F_DUMP)?;
+    Ok(answers.into_iter().filter_map(known_route).collect())
+}
+
+fn known_route(answer: RouteNetlinkMessage) -> Option<KnownRoute> {
+    let RouteNetlinkMessage::NewRoute(message) = answer else {
+        return None;
+    };
+    let header = &message.header;
+    let is_refusal = header.kind == RouteType::Unreachable;
+    if header.table != RouteHeader::RT_TABLE_MAIN
+        || !(is_refusal || header.kind == RouteType::Unicast)
+    {
+        return None;
+    }
+    let mut known = KnownRoute {
+        destination: match header.address_family {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return None,
+        },
+        prefix_len: header.destination_prefix_length,
+        link: None,
+        gateway: None,
+        mtu: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => known.destination = ip(address)?,
+            RouteAttribute::Gateway(address) => known.gateway = ip(address),
+            RouteAttribute::Oif(index) if !is_refusal => known.link = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                known.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(known)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+/// Add a route, in place of one with the same destination.
+pub(super) fn add_route(route: &mut Transport, object: &Object) -> io::Result<()> {
+    let message = route_message(route, object)?;
+    route.request(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+pub(super) fn remove_route(route: &mut Transport, object: &Object) -> io::Result<()> {
+    let message = route_message(route, object)?;
+    route.request(RouteNetlinkMessage::DelRoute(message), 0)
+}
+
+fn route_message(route: &mut Transport, object: &Object) -> io::Result<RouteMessage> {
+    let Object::Route {
+        link,
+        destination,
+        prefix_len,
+        gateway,
+        mtu,
+        ..
+    } = object
+    else {
+        return Err(io::Error::other("no route"));
+    };
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(*destination);
+    message.header.destination_prefix_length = *prefix_len;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = match gateway {
+        None if destination.is_ipv4() && link.is_some() => RouteScope::Link,
+        _ => RouteScope::Universe,
+    };
+    message.header.kind = match link {
+        Some(_) => RouteType::Unicast,
+        None => RouteType::Unreachable,
+    };
+    if !destination.is_unspecified() {
+        let destination = RouteAttribute::Destination((*destination).into());
+        message.attributes.push(destination);
+    }
+    if let Some(link) = link {
+        let index = require_index(route, link)?;
+        message.attributes.push(RouteAttribute::Oif(index));
+    }
+    if let Some(gateway) = gateway {
+        let gateway = RouteAttribute::Gateway((*gateway).into());
+        message.attributes.push(gateway);
+    }
+    if let Some(mtu) = mtu {
+        let metrics = RouteAttribute::Metrics(vec![RouteMetric::Mtu(*mtu)]);
+        message.attributes.push(metrics);
+    }
+    Ok(message)
+}
+
+fn neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = index;
+    let destination = match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.attributes = vec![NeighbourAttribute::Destination(destination)];
+    message
+}
+
+pub(super) fn add_neighbour(
+    route: &mut Transport,
+    index: u32,
+    address: IpAddr,
+    mac: Mac,
+) -> io::Result<()> {
+    let mut message = neighbour(index, address);
+    message.header.state = NeighbourState::Permanent;
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
+    route.request(
+        RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+pub(super) fn remove_neighbour(
+    route: &mut Transport,
+    index: u32,
+    address: IpAddr,
+) -> io::Result<()> {
+    let message = neighbour(index, address);
+    route.request(RouteNetlinkMessage::DelNeighbour(message), 0)
+}
+
+/// The MAC and state of one neighbour; `None`: it is unknown.
+pub(super) fn neighbour_mac(
+    route: &mut Transport,
+    index: u32,
+    address: IpAddr,
+) -> io::Result<Option<(Option<Mac>, bool)>> {
+    let question = RouteNetlinkMessage::GetNeighbour(neighbour(index, address));
+    one_neighbour(route, question).map(|found| {
+        found.map(|message| {
+            let is_permanent = message.header.state == NeighbourState::Permanent;
+            (mac_of(&message), is_permanent)
+        })
+    })
+}
+
+pub(super) fn add_proxy(route: &mut Transport, index: u32, address: Ipv6Addr) -> io::Result<()> {
+    let mut message = neighbour(index, address.into());
+    message.header.flags = NeighbourFlags::Proxy;
+    route.request(
+        RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+pub(super) fn remove_proxy(route: &mut Transport, index: u32, address: Ipv6Addr) -> io::Result<()> {
+    let mut message = neighbour(index, address.into());
+    message.header.flags = NeighbourFlags::Proxy;
+    route.request(RouteNetlinkMessage::DelNeighbour(message), 0)
+}
+
+pub(super) fn has_proxy(route: &mut Transport, index: u32, address: Ipv6Addr) -> io::Result<bool> {
+    let mut message = neighbour(index, address.into());
+    message.header.flags = NeighbourFlags::Proxy;
+    let question = RouteNetlinkMessage::GetNeighbour(message);
+    one_neighbour(route, question).map(|found| found.is_some())
+}
+
+fn station(index: u32, mac: Mac) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    message.header.flags = NeighbourFlags::Controller;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec())];
+    message
+}
+
+pub(super) fn add_station(route: &mut Transport, index: u32, mac: Mac) -> io::Result<()> {
+    let mut message = station(index, mac);
+    // "static" of bridge(8): it does not age, and it is no address of the bridge itself.
+    message.header.state = NeighbourState::Noarp;
+    route.request(
+        RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+pub(super) fn remove_station(route: &mut Transport, index: u32, mac: Mac) -> io::Result<()> {
+    route.request(RouteNetlinkMessage::DelNeighbour(station(index, mac)), 0)
+}
+
+/// Whether the bridge has this MAC behind this port, for good.
+pub(super) fn has_station(route: &mut Transport, index: u32, mac: Mac) -> io::Result<bool> {
+    let question = RouteNetlinkMessage::GetNeighbour(station(index, mac));
+    one_neighbour(route, question).map(|found| {
+        found.is_some_and(|message| {
+            message.header.ifindex == index && message.header.state == NeighbourState::Noarp
+        })
+    })
+}
+
+fn one_neighbour(
+    route: &mut Transport,
+    question: RouteNetlinkMessage,
+) -> io::Result<Option<NeighbourMessage>> {
+    match route.query(question, 0) {
+        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewNeighbour(message) => Some(message),
+            _ => None,
+        })),
+        Err(error) if super::is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn mac_of(message: &NeighbourMessage) -> Option<Mac> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(mac) => mac.clone().try_into().ok().map(Mac::new),
+            _ => None,
+        })
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
