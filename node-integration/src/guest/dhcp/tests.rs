@@ -140,7 +140,7 @@ fn two_messages_are_enough_for_who_wants_it() {
     let answer = ask(&mut server, &solicit).unwrap();
     let (kind, options) = opened(&server, &answer);
     assert_eq!(kind, 7, "Reply");
-    assert_eq!(value(&options, 14), []);
+    assert_eq!(value(&options, 14), [0_u8; 0]);
     assert_eq!(assigned(&options), [(lease(), PREFERRED, VALID)]);
 }
 
