@@ -3,6 +3,7 @@
 //! Wall-clock figures illustrate; the machine they come from belongs beside them. Run with `cargo bench -p benches`.
 
 pub mod macro_suite;
+pub mod micro_suite;
 pub mod plain;
 
 use std::net::Ipv6Addr;
