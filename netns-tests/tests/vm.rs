@@ -19,6 +19,7 @@ use netns_tests::vm::{self, Vm, VmOptions};
 use netns_tests::wait;
 use node_integration::guest::Mac;
 use node_integration::guest::advert::{Addressing, Advertised, Reach};
+use node_integration::guest::cidata::{self, Content, Interface};
 use node_integration::guest::responder::{self, Responder};
 use node_integration::secret::Seed;
 use node_integration::{addressing, link, sysctl};
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         case("address_set_by_hand", by_hand),
         case("address_by_router_advertisement", by_advertisement),
         case("address_by_dhcp", by_dhcp),
+        case("address_by_disk", by_disk),
     ];
     run(cases
         .into_iter()
@@ -266,4 +268,68 @@ fn by_dhcp(scratch: &Scratch) -> anyhow::Result<()> {
         "{counters:?}"
     );
     Ok(())
+}
+
+/// What a guest without cloud-init makes of the disk: the address and the routes of its card.
+const CONFIGURE: &str = r#"#!/bin/busybox sh
+export PATH=/bin
+disk=$(findfs LABEL=cidata) && mount -t vfat -o ro $disk /mnt || exit 1
+ip link set eth0 up
+awk -F'"' -v card=$(cat /sys/class/net/eth0/address) '
+  /^      macaddress:/ { mine = $2 == card }
+  /^    [a-z]/ { part = $1 }
+  mine && part ~ /addresses/ && /^      - / { print "ip -6 address add " $2 " dev eth0" }
+  mine && / to: / { to = $2 }
+  mine && / via: / { print "ip -6 route add " to " via " $2 " dev eth0" }
+' /mnt/network-config >/tmp/configure || exit 1
+sh -e /tmp/configure
+"#;
+
+/// Nobody advertises anything: address and route are on the disk.
+fn by_disk(scratch: &Scratch) -> anyhow::Result<()> {
+    let (net, segment) = relayed(scratch, None)?;
+    let address = segment.seed_address()?;
+    let gateway = addressing::gateway(segment.subnet);
+    let content = Content {
+        hostname: "vm1".to_owned(),
+        instance_id: "26-1234-vm1".to_owned(),
+        ssh_keys: vec!["ssh-ed25519 AAAA \"somebody\"".to_owned()],
+        name_servers: vec![IpAddr::V6(gateway)],
+        interfaces: vec![Interface {
+            mac: MAC.parse()?,
+            addresses: vec![(IpAddr::V6(address), 64)],
+            routes: vec![("400::".parse()?, 7, IpAddr::V6(gateway))],
+            gateway4: None,
+            gateway6: None,
+        }],
+        ..Content::default()
+    };
+    let image = scratch.path().join("cidata.img");
+    std::fs::write(&image, cidata::image(&content)?)?;
+    let read = vm::cloud_init(scratch, &image)?;
+    let expected = serde_json::json!({
+        "instance": "26-1234-vm1",
+        "hostname": "vm1",
+        "user": {
+            "disable_root": false,
+            "users": [{"name": "root", "ssh_authorized_keys": ["ssh-ed25519 AAAA \"somebody\""]}],
+        },
+        "mac": MAC,
+        "subnets": [{
+            "type": "static",
+            "address": address.to_string(),
+            "prefix": 64,
+            "routes": [{"network": "400::", "prefix": 7, "gateway": gateway.to_string()}],
+            "dns_nameservers": [gateway.to_string()],
+        }],
+    });
+    ensure!(read == expected, "cloud-init read {read}");
+
+    let options = VmOptions::new("vm")
+        .disk(&image)
+        .file("configure", CONFIGURE);
+    let mut vm = segment.boot(scratch, &options)?;
+    vm.run("/configure", PATIENCE)?;
+    has_address(&mut vm, address, 64)?;
+    traffic(&net, &mut vm, address, "address from a cidata disk")
 }

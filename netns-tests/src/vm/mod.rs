@@ -3,6 +3,7 @@
 //! The first serial port is the kernel's console and becomes a log. The second is the control channel: a line is a
 //! shell command, its output comes back and after it a line with its status.
 
+mod cloud_init;
 mod files;
 mod initramfs;
 mod transfer;
@@ -20,6 +21,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use crate::harness::Scratch;
 use crate::lab::Host;
 
+pub use cloud_init::cloud_init;
 pub use files::missing;
 pub use transfer::{Exchange, between, exchange};
 
