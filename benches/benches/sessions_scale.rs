@@ -227,6 +227,8 @@ impl Ports for Wire {
 
     fn commit_host(&mut self, _identity: IdentityId) {}
 
+    fn commit_host_partial(&mut self, _identity: IdentityId) {}
+
     fn route_needed(&mut self, _subnet: Subnet, _from: Option<PeerId>) -> bool {
         true
     }

@@ -63,6 +63,10 @@ impl Ports for Sink {
         self.packets += 1;
     }
 
+    fn commit_host_partial(&mut self, identity: IdentityId) {
+        self.commit_host(identity);
+    }
+
     fn route_needed(&mut self, _subnet: Subnet, _from: Option<PeerId>) -> bool {
         true
     }

@@ -77,6 +77,10 @@ impl Ports for Outside {
             .push((identity, std::mem::take(&mut self.slot)));
     }
 
+    fn commit_host_partial(&mut self, identity: IdentityId) {
+        self.commit_host(identity);
+    }
+
     fn route_needed(&mut self, subnet: Subnet, _: Option<PeerId>) -> bool {
         assert!(subnet.is_overlay());
         self.full & 4 == 0

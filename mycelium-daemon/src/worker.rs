@@ -31,6 +31,7 @@ use crate::link::udp_socket::UdpSocket;
 use crate::link::unreachable::NetworkError;
 use crate::link::{Established, LinkClosed, LinkStats, Transport};
 
+mod coalesce;
 mod host_port;
 mod native;
 mod offload;
@@ -50,8 +51,8 @@ const SEGMENTS: usize = 128;
 const SEGMENT_LEN: usize = 1500;
 /// Bytes of the largest read from a TUN: header and super-packet.
 const RAW_LEN: usize = tun_rs::VIRTIO_NET_HDR_LEN + 65535;
-/// A super-packet of this many segments is sent before the next one is read.
-const LARGE_BATCH: usize = 16;
+/// A super-packet of this many bytes is sent before the next one is read.
+const LARGE_BATCH: usize = 20 << 10;
 /// Unused buffers are given back this long after traffic.
 const SHRINK_AFTER: Duration = Duration::from_secs(5);
 /// Where in a control packet we tell at which UDP port we take native links. Whoever does not know what that is ignores it

@@ -39,6 +39,10 @@ impl Ports for Lanes {
         self.hosts.push((identity, std::mem::take(&mut self.slot)));
     }
 
+    fn commit_host_partial(&mut self, identity: IdentityId) {
+        self.commit_host(identity);
+    }
+
     fn route_needed(&mut self, subnet: Subnet, from: Option<PeerId>) -> bool {
         let fits = self.needed.len() < REPORTS;
         if fits {

@@ -27,6 +27,7 @@ mod inbound;
 mod keys;
 pub(crate) mod limiter;
 mod outbound;
+mod partial;
 mod pending;
 mod ports;
 mod sealed;
@@ -352,8 +353,19 @@ impl DataPlane {
 
     #[inline]
     fn count_traffic(&mut self, source: Ipv6Addr, destination: Ipv6Addr, bytes: usize) {
-        self.by_source.count(source, bytes);
-        self.by_destination.count(destination, bytes);
+        self.count_packets(source, destination, 1, bytes);
+    }
+
+    #[inline]
+    fn count_packets(
+        &mut self,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        packets: usize,
+        bytes: usize,
+    ) {
+        self.by_source.count(source, packets, bytes);
+        self.by_destination.count(destination, packets, bytes);
     }
 
     fn refresh(&mut self, ports: &mut impl Ports) {

@@ -44,6 +44,10 @@ pub trait Ports {
     /// Deliver what was written to the last `host_slot`.
     fn commit_host(&mut self, identity: IdentityId);
 
+    /// Deliver what was written to the last `host_slot`: TCP or UDP whose checksum is that of the pseudo-header
+    /// ([`checksum`](crate::wire::checksum)), which the host completes if it wants to.
+    fn commit_host_partial(&mut self, identity: IdentityId);
+
     /// Tell the control plane that `subnet` is needed; `false`: its queue is full.
     fn route_needed(&mut self, subnet: Subnet, from: Option<PeerId>) -> bool;
 }

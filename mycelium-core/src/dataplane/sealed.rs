@@ -9,8 +9,8 @@ use crate::io::{IdentityId, PeerId};
 use crate::session::path::{Fit, Route};
 use crate::session::stub::{self, Kind, Stub};
 use crate::session::table::{Action, Opened};
-use crate::session::transport::{HEAD_LEN, OVERHEAD};
-use crate::wire::data::{BODY_OFFSET, DEFAULT_HOP_LIMIT, DataHeader};
+use crate::session::transport::{HEAD_LEN, OVERHEAD, Sender};
+use crate::wire::data::{BODY_OFFSET, DEFAULT_HOP_LIMIT, DataHeader, MAX_BODY_LEN};
 use crate::wire::icmpv6::IcmpError;
 use crate::wire::ipv6;
 
@@ -18,7 +18,7 @@ use super::pending::Arrival;
 use super::{DataPlane, Ports};
 
 /// Bytes on the wire that a packet on a session has more than its inner packet.
-const ADDED: usize = BODY_OFFSET + OVERHEAD - stub::ELIDED;
+pub(super) const ADDED: usize = BODY_OFFSET + OVERHEAD - stub::ELIDED;
 /// Whoever forwards decrements; a relay that raises the hop limit gains nothing by it.
 const HIGHEST_HOP_LIMIT: u8 = 253;
 /// The four bytes before a handshake unit.
@@ -66,7 +66,7 @@ impl DataPlane {
                     wire_len,
                     ports,
                 ) {
-                    self.sessions.on_sent(slot, self.now);
+                    self.sessions.on_sent(slot, 1, self.now);
                     self.stats.sent += 1;
                 }
             }
@@ -101,7 +101,7 @@ impl DataPlane {
                     len(second.len()),
                     ports,
                 ) {
-                    self.sessions.on_sent(slot, self.now);
+                    self.sessions.on_sent(slot, 1, self.now);
                     self.stats.sent += 1;
                     self.stats.sent_in_halves += 1;
                 }
@@ -125,13 +125,10 @@ impl DataPlane {
         wire_len: usize,
         ports: &mut impl Ports,
     ) -> bool {
-        let Some(body_len) = wire_len
-            .checked_sub(BODY_OFFSET)
-            .and_then(|len| u16::try_from(len).ok())
-        else {
+        if wire_len > BODY_OFFSET + MAX_BODY_LEN {
             self.stats.drop_too_big += 1;
             return false;
-        };
+        }
         let Some((remote, position)) = self.sessions.outgoing(slot, self.now) else {
             self.stats.drop_no_session += 1;
             return false;
@@ -143,29 +140,7 @@ impl DataPlane {
             self.stats.drop_peer_full += 1;
             return false;
         };
-        let Some((head, body)) = buffer.split_first_chunk_mut::<BODY_OFFSET>() else {
-            self.stats.drop_peer_full += 1;
-            return false;
-        };
-        DataHeader {
-            body_len,
-            hop_limit: out.hop_limit,
-            source: out.source,
-            destination: out.destination,
-        }
-        .write(head);
-        let mut at = HEAD_LEN;
-        for part in parts {
-            body[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        let end = body.len() - TAG_LEN;
-        body[at..end].fill(0);
-        if session
-            .sender
-            .seal_body(out.source, out.destination, body)
-            .is_err()
-        {
+        if !write_sealed(&mut session.sender, out, parts, buffer) {
             self.stats.drop_no_session += 1;
             return false;
         }
@@ -262,6 +237,13 @@ impl DataPlane {
                 if !ports.carries_whole(peer)
                     || !self.deliver_whole(identity, header, hop_limit, &stub, payload, ports)
                 {
+                    self.sessions.on_malformed(slot);
+                    self.stats.drop_inner_malformed += 1;
+                }
+            }
+            Kind::Partial => {
+                let hop_limit = hop_limit_of(header.hop_limit);
+                if !self.deliver_partial(identity, header, hop_limit, &stub, payload, ports) {
                     self.sessions.on_malformed(slot);
                     self.stats.drop_inner_malformed += 1;
                 }
@@ -436,6 +418,38 @@ impl DataPlane {
             self.stats.handshakes_sent += 1;
         }
     }
+}
+
+/// Write `parts`, one after the other, as one body to `buffer`, and seal it; what they leave of it is padding. False if the
+/// session seals no more.
+#[inline]
+pub(super) fn write_sealed(
+    sender: &mut Sender,
+    out: Outgoing,
+    parts: &[&[u8]],
+    buffer: &mut [u8],
+) -> bool {
+    let Some((head, body)) = buffer.split_first_chunk_mut::<BODY_OFFSET>() else {
+        return false;
+    };
+    let Ok(body_len) = u16::try_from(body.len()) else {
+        return false;
+    };
+    DataHeader {
+        body_len,
+        hop_limit: out.hop_limit,
+        source: out.source,
+        destination: out.destination,
+    }
+    .write(head);
+    let mut at = HEAD_LEN;
+    for part in parts {
+        body[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    let end = body.len() - TAG_LEN;
+    body[at..end].fill(0);
+    sender.seal_body(out.source, out.destination, body).is_ok()
 }
 
 /// The hop limit of a packet as the host gets it.

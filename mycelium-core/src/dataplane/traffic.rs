@@ -59,17 +59,17 @@ impl AddressTable {
     }
 
     #[inline]
-    pub(super) fn count(&mut self, address: Ipv6Addr, bytes: usize) {
+    pub(super) fn count(&mut self, address: Ipv6Addr, packets: usize, bytes: usize) {
         let last = &mut self.entries[self.last];
         if last.address == address && last.packets != 0 {
-            last.packets += 1;
+            last.packets += packets as u64;
             last.bytes += bytes as u64;
         } else {
-            self.count_other(address, bytes);
+            self.count_other(address, packets, bytes);
         }
     }
 
-    fn count_other(&mut self, address: Ipv6Addr, bytes: usize) {
+    fn count_other(&mut self, address: Ipv6Addr, packets: usize, bytes: usize) {
         let first = self.set_of(address) * WAYS;
         let set = &mut self.entries[first..first + WAYS];
         let way = match set
@@ -93,7 +93,7 @@ impl AddressTable {
                 fewest
             }
         };
-        set[way].packets += 1;
+        set[way].packets += packets as u64;
         set[way].bytes += bytes as u64;
         self.last = first + way;
     }

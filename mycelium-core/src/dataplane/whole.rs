@@ -3,16 +3,14 @@
 //!
 //! The kernel that gets such a packet believes what it is told of it, so nothing it is told comes from the wire unchecked.
 
-use crate::addr::{self, Subnet};
-use crate::fib::Lookup;
 use crate::io::IdentityId;
 use crate::session::stub::{self, Stub};
-use crate::session::table::{RemoteHint, Way};
 use crate::session::transport::OVERHEAD;
+use crate::wire::checksum;
 use crate::wire::data::{BODY_OFFSET, DataHeader};
 use crate::wire::ipv6::{self, Ipv6Packet};
 
-use super::sealed::Outgoing;
+use super::partial::Ready;
 use super::{DataPlane, Ports};
 
 /// Longest packet, IPv6 header included.
@@ -25,7 +23,6 @@ const MIN_SEGMENT: u16 = 256;
 const TCP: u8 = 1;
 const TCP_HEADER_LEN: usize = 20;
 const TCP_FLAGS: usize = 13;
-const TCP_CHECKSUM: usize = 16;
 /// Urgent, reset, synchronise.
 const UNFIT_FLAGS: u8 = 0x26;
 
@@ -64,77 +61,40 @@ impl Segmentation {
 }
 
 impl DataPlane {
-    /// Take a super-packet of a host as it is, with an incomplete checksum. False: it must be cut first.
-    pub fn from_host_whole(
+    /// Send a super-packet as it is. False: it must be cut first.
+    pub(super) fn try_whole(
         &mut self,
-        identity: IdentityId,
-        packet: &[u8],
+        ready: &Ready<'_>,
         segment: u16,
         ports: &mut impl Ports,
     ) -> bool {
-        let sent = self.try_whole(identity, packet, segment, ports).is_some();
-        if sent {
-            self.stats.host_packets += 1;
-            self.stats.host_bytes += packet.len() as u64;
-            self.run_sessions(ports);
-        }
-        sent
-    }
-
-    fn try_whole(
-        &mut self,
-        identity: IdentityId,
-        packet: &[u8],
-        segment: u16,
-        ports: &mut impl Ports,
-    ) -> Option<()> {
-        if self.sessions.is_off() {
-            return None;
-        }
-        Segmentation::of(packet, segment, self.config.mtu)?;
-        let view = Ipv6Packet::parse(packet).ok()?;
-        let (source, destination) = (view.source(), view.destination());
-        let local = self.identities.get(identity)?;
-        let subnet = Subnet::containing(destination);
-        if !local.origin.subnet.contains(source)
-            || !addr::is_overlay(destination)
-            || destination.is_multicast()
-            || view.hop_limit() < 2
+        let Ready {
+            slot,
+            route,
+            out,
+            packet,
+            start,
+            rest,
+        } = *ready;
+        let len = stub::LEN + rest.len();
+        let Ok(number) = u16::try_from(len) else {
+            return false;
+        };
+        if !route.direct
+            || !ports.carries_whole(route.next_hop)
+            || Segmentation::of(packet, segment, self.config.mtu).is_none()
         {
-            return None;
+            return false;
         }
-        let Lookup::Remote(entry) = self.fib.fib().lookup(subnet) else {
-            return None;
-        };
-        if !entry.direct || !ports.carries_whole(entry.next_hop) {
-            return None;
-        }
-        let hint = RemoteHint {
-            key: &entry.public_key,
-            speaks_v2: entry.speaks_v2,
-        };
-        let Way::V2(slot) = self.sessions.way((identity, subnet), hint, self.now) else {
-            return None;
-        };
-        entry.mark_used();
-        let next_hop = entry.next_hop;
-        let (header, rest) = packet.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
-        let start: &[u8; stub::LEN] = header.first_chunk()?;
-        let payload_len = stub::LEN + rest.len();
-        let stub = Stub::of_whole(segment, TCP, u16::try_from(payload_len).ok()?);
-        let out = Outgoing {
-            identity,
-            source,
-            destination,
-            hop_limit: view.hop_limit() - 1,
-        };
-        let wire_len = BODY_OFFSET + OVERHEAD + stub::LEN + payload_len;
-        if self.seal(slot, next_hop, out, &[&stub, start, rest], wire_len, ports) {
-            self.sessions.on_sent(slot, self.now);
+        let stub = Stub::of_whole(segment, TCP, number);
+        let wire_len = BODY_OFFSET + OVERHEAD + stub::LEN + len;
+        let parts: [&[u8]; 3] = [&stub, start, rest];
+        if self.seal(slot, route.next_hop, out, &parts, wire_len, ports) {
+            self.sessions.on_sent(slot, 1, self.now);
             self.stats.sent += 1;
             self.stats.sent_whole += 1;
         }
-        Some(())
+        true
     }
 
     /// Hand a super-packet to the host. False: it is none that the kernel may get.
@@ -167,32 +127,12 @@ impl DataPlane {
         let Some(segmentation) = Segmentation::of(slot, segment, self.config.mtu) else {
             return false;
         };
-        set_partial_checksum(slot);
+        if !checksum::set_partial(slot) {
+            return false;
+        }
         ports.commit_host_whole(identity, segmentation);
         self.stats.delivered_remote += 1;
         true
-    }
-}
-
-/// What a kernel expects where segmentation will complete the checksum: the sum over the pseudo-header (RFC 8200 §8.1).
-fn set_partial_checksum(packet: &mut [u8]) {
-    let len = packet.len().saturating_sub(ipv6::HEADER_LEN);
-    let words = packet
-        .get(8..ipv6::HEADER_LEN)
-        .unwrap_or_default()
-        .as_chunks::<2>()
-        .0;
-    let sum: u64 = words
-        .iter()
-        .map(|word| u64::from(u16::from_be_bytes(*word)))
-        .sum();
-    let mut sum = sum + len as u64 + u64::from(ipv6::TCP);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let at = ipv6::HEADER_LEN + TCP_CHECKSUM;
-    if let (Some(field), Ok(sum)) = (packet.get_mut(at..at + 2), u16::try_from(sum)) {
-        field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Answer,
     /// A TCP super-packet.
     Whole,
+    /// An IPv6 packet of TCP or UDP whose checksum covers the pseudo-header only.
+    Partial,
 }
 
 /// A stub, read.
@@ -55,6 +57,7 @@ impl Stub {
             6 => Kind::Probe,
             7 => Kind::Answer,
             8 => Kind::Whole,
+            9 => Kind::Partial,
             _ => return None,
         };
         let stub = Self {
@@ -70,7 +73,8 @@ impl Stub {
             | Kind::Empty
             | Kind::FirstHalf
             | Kind::SecondHalf
-            | Kind::Whole => rest.get_mut(..usize::from(stub.number()))?,
+            | Kind::Whole
+            | Kind::Partial => rest.get_mut(..usize::from(stub.number()))?,
         };
         Some((stub, payload))
     }
@@ -101,6 +105,7 @@ impl Stub {
             Kind::Probe => 6,
             Kind::Answer => 7,
             Kind::Whole => 8,
+            Kind::Partial => 9,
         };
         let mut bytes = [0; LEN];
         bytes[..4].copy_from_slice(&id.to_be_bytes());
@@ -113,6 +118,14 @@ impl Stub {
     pub(crate) fn of_packet(header: &[u8; LEN]) -> [u8; LEN] {
         let mut bytes = *header;
         bytes[7] = 0;
+        bytes
+    }
+
+    /// The stub of a packet with a partial checksum and a payload of `len` bytes, whose IPv6 header begins like `header`.
+    pub(crate) fn of_partial(header: &[u8; LEN], len: u16) -> [u8; LEN] {
+        let mut bytes = *header;
+        bytes[4..6].copy_from_slice(&len.to_be_bytes());
+        bytes[7] = 9;
         bytes
     }
 
@@ -186,7 +199,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_missing_bytes_are_refused() {
         assert!(Stub::split(&mut [0x60; 7]).is_none());
-        assert!(Stub::split(&mut [0x60, 0, 0, 0, 0, 0, 6, 9]).is_none());
+        assert!(Stub::split(&mut [0x60, 0, 0, 0, 0, 0, 6, 10]).is_none());
         assert!(Stub::split(&mut [0x60, 0, 0, 0, 0, 1, 6, 0]).is_none());
         let mut probe = Stub::bytes_of(Kind::Probe, 7, 1414);
         let (stub, rest) = Stub::split(&mut probe).unwrap();

@@ -276,11 +276,11 @@ impl Sessions {
         fit
     }
 
-    /// A packet other than an empty one went out on `slot`.
+    /// So many packets other than empty ones went out on `slot`.
     #[inline]
-    pub(crate) fn on_sent(&mut self, slot: usize, now: Time) {
+    pub(crate) fn on_sent(&mut self, slot: usize, packets: u64, now: Time) {
         if let Some(Some(remote)) = self.remotes.get_mut(slot) {
-            remote.counters.sent += 1;
+            remote.counters.sent += packets;
             remote.on_sent(now);
             if !remote.is_armed_by(now + UNHEARD) {
                 self.arm(slot);

@@ -6,6 +6,8 @@ use std::net::Ipv6Addr;
 pub const HEADER_LEN: usize = 40;
 /// Next-header number of TCP.
 pub const TCP: u8 = 6;
+/// Next-header number of UDP.
+pub const UDP: u8 = 17;
 /// Next-header number of ICMPv6.
 pub const ICMPV6: u8 = 58;
 

@@ -90,6 +90,10 @@ impl Ports for Outbox {
         self.to_hosts.push((identity, packet));
     }
 
+    fn commit_host_partial(&mut self, identity: IdentityId) {
+        self.commit_host(identity);
+    }
+
     fn route_needed(&mut self, subnet: Subnet, from: Option<PeerId>) -> bool {
         if !self.control_full {
             self.asked.push((subnet, from));

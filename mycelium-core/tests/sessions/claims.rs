@@ -4,7 +4,9 @@ use mycelium_core::session::config::{Policy, SessionConfig};
 use mycelium_core::session::mac::NetworkKey;
 use mycelium_core::session::view::Protocol;
 use mycelium_core::time::Duration;
+use mycelium_core::wire::checksum;
 use mycelium_core::wire::data::BODY_OFFSET;
+use mycelium_core::wire::ipv6::Ipv6Packet;
 
 use crate::world::{World, is_unit, prefer};
 
@@ -483,18 +485,23 @@ fn who_replays_old_handshakes_in_somebodys_name_does_not_keep_him_out() {
     assert_eq!(world.nodes[1].plane.session_stats().cookies_sent, 1);
 }
 
-#[test]
-fn super_packets_go_as_one_over_a_stream_between_neighbours_and_are_cut_elsewhere() {
-    let mut world = World::connected(vec![prefer(), prefer()]);
-    let mut packet = world.packet(0, 1, &[3; 20 + 50_000]);
+/// TCP from node 0 to node 1 with a header of 20 bytes and so much data.
+fn tcp(world: &World, data: usize) -> Vec<u8> {
+    let mut packet = world.packet(0, 1, &vec![3; 20 + data]);
     packet[6] = 6;
     packet[40..60].fill(0);
     packet[52] = 5 << 4;
-    assert!(!world.send_whole(0, &packet, 1340), "no stream");
+    packet
+}
+
+#[test]
+fn super_packets_go_as_one_over_a_stream_between_neighbours_and_are_cut_elsewhere() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    let packet = tcp(&world, 50_000);
     for node in &mut world.nodes {
         node.out.is_stream = true;
     }
-    assert!(world.send_whole(0, &packet, 1340));
+    assert!(world.send_partial(0, &packet, Some(1340)));
     world.run(50);
     let (got, cut) = world.nodes[1].out.whole.pop().unwrap();
     assert_eq!((cut.segment, cut.header_len), (1340, 60));
@@ -502,9 +509,61 @@ fn super_packets_go_as_one_over_a_stream_between_neighbours_and_are_cut_elsewher
     assert_eq!(got[8..40], packet[8..40]);
     // Whoever says it has a stream, and has none, is not believed.
     world.nodes[1].out.is_stream = false;
-    assert!(world.send_whole(0, &packet, 1340));
+    assert!(world.send_partial(0, &packet, Some(1340)));
     world.run(50);
     assert!(world.nodes[1].out.whole.is_empty());
-    world.route(0, 1, true, false);
-    assert!(!world.send_whole(0, &packet, 1340), "a relay is between");
+    assert!(world.nodes[1].out.partial.is_empty());
+    // No stream, and then a relay between.
+    world.nodes[0].out.is_stream = false;
+    for (direct, segment) in [(true, 1340), (false, 1000)] {
+        world.route(0, 1, true, direct);
+        assert!(world.send_partial(0, &packet, Some(segment)));
+        world.run(50);
+        let cut = std::mem::take(&mut world.nodes[1].out.partial);
+        assert_eq!(cut.len(), 50_000_usize.div_ceil(usize::from(segment)));
+        let data: Vec<u8> = cut.iter().flat_map(|s| s[60..].to_vec()).collect();
+        assert_eq!(data, packet[60..]);
+        for (number, got) in cut.iter().enumerate() {
+            let sequence = u32::from_be_bytes(got[44..48].try_into().unwrap());
+            assert_eq!(sequence as usize, number * usize::from(segment));
+            assert_eq!(got[8..40], packet[8..40]);
+        }
+    }
+    assert!(world.nodes[1].out.whole.is_empty());
+}
+
+#[test]
+fn a_checksum_that_the_host_left_to_others_is_left_to_the_other_host() {
+    let mut world = World::connected(vec![prefer(), prefer()]);
+    let packet = tcp(&world, 700);
+    assert!(world.send_partial(0, &packet, None));
+    world.run(50);
+    let mut got = world.nodes[1].out.partial.pop().unwrap();
+    let mut expected = packet.clone();
+    expected[7] = got[7];
+    assert!(checksum::set_partial(&mut expected));
+    assert_eq!(got, expected);
+    checksum::complete(&mut got, 40, checksum::TCP_FIELD).unwrap();
+    assert!(checksum::is_whole(&Ipv6Packet::parse(&got).unwrap()));
+    // What has no checksum that anybody could leave out, is too long, or somebody else's, is not taken.
+    let mut other = packet.clone();
+    other[6] = 58;
+    assert!(!world.send_partial(0, &other, None));
+    let long = tcp(&world, 1400);
+    assert!(!world.send_partial(0, &long, None));
+    assert!(!world.send_partial(0, &long, Some(1390)));
+    let mut other = packet.clone();
+    other[8] ^= 1;
+    assert!(!world.send_partial(0, &other, None));
+    assert!(!world.send_partial(0, &packet[..packet.len() - 1], None));
+    assert!(world.send_partial(0, &packet, None));
+}
+
+#[test]
+fn without_a_session_nothing_is_left_out_of_a_checksum() {
+    let mut world = World::new(vec![prefer(), prefer()]);
+    world.route(0, 1, false, true);
+    let packet = tcp(&world, 700);
+    assert!(!world.send_partial(0, &packet, None));
+    assert!(!world.send_partial(0, &packet, Some(256)));
 }

@@ -23,6 +23,8 @@ pub(crate) struct Out {
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) packets: Vec<Vec<u8>>,
     pub(crate) asked: usize,
+    /// Packets whose checksum is that of the pseudo-header.
+    pub(crate) partial: Vec<Vec<u8>>,
     /// Super-packets that the host got, and how they are to be cut.
     pub(crate) whole: Vec<(Vec<u8>, Segmentation)>,
     /// The wire is a stream.
@@ -47,6 +49,10 @@ impl Ports for Out {
 
     fn commit_host(&mut self, _identity: IdentityId) {
         self.packets.push(std::mem::take(&mut self.slot));
+    }
+
+    fn commit_host_partial(&mut self, _identity: IdentityId) {
+        self.partial.push(std::mem::take(&mut self.slot));
     }
 
     fn carries_whole(&self, _peer: PeerId) -> bool {
@@ -245,13 +251,18 @@ impl World {
         self.collect(from);
     }
 
-    /// A host's super-packet; whether it was taken as it is.
-    pub(crate) fn send_whole(&mut self, from: usize, packet: &[u8], segment: u16) -> bool {
+    /// A host's packet with a partial checksum, or a super-packet; whether it was taken.
+    pub(crate) fn send_partial(
+        &mut self,
+        from: usize,
+        packet: &[u8],
+        segment: Option<u16>,
+    ) -> bool {
         let node = &mut self.nodes[from];
         node.plane.begin_batch(self.now, &mut node.out);
         let taken = node
             .plane
-            .from_host_whole(IdentityId::NODE, packet, segment, &mut node.out);
+            .from_host_partial(IdentityId::NODE, packet, segment, &mut node.out);
         self.collect(from);
         taken
     }

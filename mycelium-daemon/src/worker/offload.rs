@@ -2,49 +2,100 @@
 
 use std::io;
 
-use mycelium_core::dataplane::Segmentation;
+use mycelium_core::wire::{checksum, ipv6};
 use tun_rs::{VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_LEN, VirtioNetHdr};
 
 const NEEDS_CHECKSUM: u8 = 1;
 const NOT_SEGMENTED: u8 = 0;
 /// Set beside the kind where TCP uses ECN.
 const ECN: u8 = 0x80;
-const UDP: u8 = 5;
+/// TCP over IPv6, to be cut.
+pub(super) const GSO_TCP: u8 = VIRTIO_NET_HDR_GSO_TCPV6;
+/// UDP, to be cut.
+pub(super) const GSO_UDP: u8 = 5;
 const IPV6_HEADER_LEN: u16 = 40;
-const TCP_CHECKSUM: u16 = 16;
 
 /// A packet as a TUN gives it.
 #[derive(Debug)]
 pub(super) enum Offloaded<'a> {
     /// One packet, complete.
     Packet(&'a mut [u8]),
-    /// A TCP super-packet over IPv6, without ECN marks, that may go as it is.
-    Whole(VirtioNetHdr, &'a mut [u8]),
-    /// One that must be cut.
-    Segments(VirtioNetHdr, &'a mut [u8]),
+    /// TCP or UDP right behind an IPv6 header, with a partial checksum, and to be cut to segments of this if there is a number.
+    Partial(VirtioNetHdr, Option<u16>, &'a mut [u8]),
+    /// Anything else that must be completed or cut.
+    Special(VirtioNetHdr, &'a mut [u8]),
 }
 
-/// Read what is in front of a packet, and complete its checksum where it is one packet.
+/// Read what is in front of a packet.
 pub(super) fn read(raw: &mut [u8]) -> Option<Offloaded<'_>> {
     let (front, packet) = raw.split_at_mut_checked(VIRTIO_NET_HDR_LEN)?;
     let header = VirtioNetHdr::decode(front).ok()?;
-    if header.gso_type == NOT_SEGMENTED {
-        if header.flags & NEEDS_CHECKSUM != 0 {
-            complete_checksum(
-                packet,
-                usize::from(header.csum_start),
-                usize::from(header.csum_offset),
-            )?;
-        }
+    let needs_checksum = header.flags & NEEDS_CHECKSUM != 0;
+    if header.gso_type == NOT_SEGMENTED && !needs_checksum {
         return Some(Offloaded::Packet(packet));
     }
-    let is_plain = header.gso_type == VIRTIO_NET_HDR_GSO_TCPV6
+    let protocol = match packet.first_chunk::<{ ipv6::HEADER_LEN }>() {
+        Some(header) if header[0] >> 4 == 6 => header[6],
+        _ => return Some(Offloaded::Special(header, packet)),
+    };
+    let is_plain = needs_checksum
+        && matches!(protocol, ipv6::TCP | ipv6::UDP)
         && header.csum_start == IPV6_HEADER_LEN
-        && header.csum_offset == TCP_CHECKSUM;
+        && header.csum_offset == checksum_field(protocol);
+    let segment = match header.gso_type & !ECN {
+        NOT_SEGMENTED => None,
+        GSO_TCP if protocol == ipv6::TCP => Some(header.gso_size),
+        GSO_UDP if protocol == ipv6::UDP => Some(header.gso_size),
+        _ => return Some(Offloaded::Special(header, packet)),
+    };
     Some(match is_plain {
-        true => Offloaded::Whole(header, packet),
-        false => Offloaded::Segments(header, packet),
+        true => Offloaded::Partial(header, segment, packet),
+        false => Offloaded::Special(header, packet),
     })
+}
+
+/// Complete the checksum of one packet.
+pub(super) fn complete(header: &VirtioNetHdr, packet: &mut [u8]) -> io::Result<()> {
+    let (start, offset) = (header.csum_start, header.csum_offset);
+    checksum::complete(packet, usize::from(start), usize::from(offset))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Whether a packet must be [`cut`], not only completed.
+pub(super) fn is_segmented(header: &VirtioNetHdr) -> bool {
+    header.gso_type != NOT_SEGMENTED
+}
+
+/// Where TCP, or UDP, keeps its checksum.
+pub(super) fn checksum_field(protocol: u8) -> u16 {
+    match protocol {
+        ipv6::TCP => 16,
+        _ => 6,
+    }
+}
+
+/// What goes in front of a packet whose checksum is that of the pseudo-header.
+pub(super) fn partial_header(protocol: u8) -> VirtioNetHdr {
+    VirtioNetHdr {
+        flags: NEEDS_CHECKSUM,
+        csum_start: IPV6_HEADER_LEN,
+        csum_offset: checksum_field(protocol),
+        ..VirtioNetHdr::default()
+    }
+}
+
+/// What goes in front of a super-packet of `kind`, to be cut into `segment` bytes each behind `header_len` bytes of headers.
+pub(super) fn super_header(kind: u8, header_len: u16, segment: u16) -> VirtioNetHdr {
+    let protocol = match kind {
+        GSO_TCP => ipv6::TCP,
+        _ => ipv6::UDP,
+    };
+    VirtioNetHdr {
+        gso_type: kind,
+        hdr_len: header_len,
+        gso_size: segment,
+        ..partial_header(protocol)
+    }
 }
 
 /// Cut a super-packet into `packets`; how many they are.
@@ -59,7 +110,7 @@ pub(super) fn cut(
     let start = usize::from(header.csum_start);
     // The kernel's own idea of the headers' length is not to be relied on where it forwards.
     let transport_len = match header.gso_type & !ECN {
-        UDP => 8,
+        GSO_UDP => 8,
         _ => u16::from(packet.get(start + 12).ok_or_else(invalid)? >> 4) * 4,
     };
     header.hdr_len = header
@@ -71,45 +122,6 @@ pub(super) fn cut(
         return Err(invalid());
     }
     tun_rs::gso_split(packet, header, packets, lengths, 0, is_v6)
-}
-
-/// Put `segmentation` in front of a packet.
-pub(super) fn write(front: &mut [u8], segmentation: Segmentation) -> io::Result<()> {
-    VirtioNetHdr {
-        flags: NEEDS_CHECKSUM,
-        gso_type: VIRTIO_NET_HDR_GSO_TCPV6,
-        hdr_len: segmentation.header_len,
-        gso_size: segmentation.segment,
-        csum_start: IPV6_HEADER_LEN,
-        csum_offset: TCP_CHECKSUM,
-    }
-    .encode(front)
-}
-
-/// The internet checksum (RFC 1071) of what starts at `start`, whose field holds the sum over the pseudo-header.
-fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
-    let covered = packet.get_mut(start..)?;
-    covered.get(offset..offset + 2)?;
-    let (words, last) = covered.as_chunks::<2>();
-    let mut sum: u64 = words
-        .iter()
-        .map(|word| u64::from(u16::from_be_bytes(*word)))
-        .sum();
-    if let [last] = last {
-        sum += u64::from(*last) << 8;
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = match !u16::try_from(sum).ok()? {
-        // RFC 768, RFC 8200 §8.1: zero would mean none.
-        0 => 0xffff,
-        checksum => checksum,
-    };
-    covered
-        .get_mut(offset..offset + 2)?
-        .copy_from_slice(&checksum.to_be_bytes());
-    Some(())
 }
 
 #[cfg(test)]
@@ -150,7 +162,10 @@ mod tests {
             let partial = u16::try_from(sum).unwrap().to_be_bytes();
             raw[VIRTIO_NET_HDR_LEN + 46..][..2].copy_from_slice(&partial);
             match read(&mut raw).unwrap() {
-                Offloaded::Packet(packet) => assert_eq!(packet, good),
+                Offloaded::Partial(header, None, packet) => {
+                    complete(&header, packet).unwrap();
+                    assert_eq!(packet, good);
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -168,7 +183,10 @@ mod tests {
                 ..VirtioNetHdr::default()
             };
             header.encode(&mut raw).unwrap();
-            assert!(read(&mut raw).is_none());
+            match read(&mut raw).unwrap() {
+                Offloaded::Special(header, packet) => assert!(complete(&header, packet).is_err()),
+                other => panic!("{other:?}"),
+            }
         }
         assert!(read(&mut [0; 5]).is_none());
     }

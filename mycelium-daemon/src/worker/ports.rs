@@ -7,7 +7,8 @@ use mycelium_core::native::{BodyKind, CloseCode};
 use mycelium_core::time::Time;
 use tokio::sync::mpsc;
 
-use super::host_port::{HostBuffers, HostPort};
+use super::coalesce::Coalescer;
+use super::host_port::HostPort;
 use super::native::Native;
 use crate::control::{ControlInput, Hint};
 use crate::link::LinkClosed;
@@ -26,8 +27,8 @@ pub(crate) struct WorkerPorts {
     /// By interfaces that are gone.
     hosts_refused: u64,
     touched_links: Vec<PeerId>,
-    touched_hosts: Vec<IdentityId>,
-    pub(crate) host_buffers: HostBuffers,
+    /// Packets for interfaces.
+    to_hosts: Coalescer,
     pub(crate) now: Time,
     /// Native links, once there is a UDP socket.
     pub(super) native: Option<Box<Native>>,
@@ -45,8 +46,7 @@ impl WorkerPorts {
             hosts: Vec::new(),
             hosts_refused: 0,
             touched_links: Vec::new(),
-            touched_hosts: Vec::new(),
-            host_buffers: HostBuffers::default(),
+            to_hosts: Coalescer::default(),
             now: Time::ZERO,
             native: None,
             session: None,
@@ -239,16 +239,18 @@ impl WorkerPorts {
                 self.close_link(peer, reason, true);
             }
         }
-        while let Some(identity) = self.touched_hosts.pop() {
-            let index = self
-                .hosts
-                .binary_search_by_key(&identity, |host| host.identity);
-            if let Ok(index) = index {
-                let host = &mut self.hosts[index];
-                host.touched = false;
-                host.flush(&mut self.host_buffers);
+        self.flush_hosts();
+    }
+
+    fn flush_hosts(&mut self) {
+        let Self {
+            hosts, to_hosts, ..
+        } = self;
+        to_hosts.drain(|identity, pieces| {
+            if let Ok(index) = hosts.binary_search_by_key(&identity, |host| host.identity) {
+                hosts[index].write(pieces);
             }
-        }
+        });
     }
 
     /// Give back memory that is not in use.
@@ -256,7 +258,7 @@ impl WorkerPorts {
         for link in &mut self.links {
             link.outbox.shrink();
         }
-        self.host_buffers.shrink();
+        self.to_hosts.shrink();
     }
 
     fn commit(&mut self, peer: PeerId, kind: BodyKind) {
@@ -316,38 +318,29 @@ impl Ports for WorkerPorts {
     }
 
     fn host_slot_whole(&mut self, identity: IdentityId, len: usize) -> Option<&mut [u8]> {
-        let index = self
-            .hosts
-            .binary_search_by_key(&identity, |host| host.identity)
-            .ok()?;
-        Some(self.hosts[index].slot(len, &mut self.host_buffers))
+        self.host_slot(identity, len)
     }
 
     fn commit_host_whole(&mut self, identity: IdentityId, segmentation: Segmentation) {
-        let index = self
-            .hosts
-            .binary_search_by_key(&identity, |host| host.identity);
-        if let Ok(index) = index {
-            self.hosts[index].send_whole(segmentation, &mut self.host_buffers);
-        }
+        self.to_hosts.commit_whole(identity, segmentation);
     }
 
     fn host_slot(&mut self, identity: IdentityId, len: usize) -> Option<&mut [u8]> {
-        let index = self
-            .hosts
-            .binary_search_by_key(&identity, |host| host.identity)
-            .ok()?;
-        Some(self.hosts[index].slot(len, &mut self.host_buffers))
+        self.host(identity)?;
+        if self.to_hosts.slot(len).is_none() {
+            self.flush_hosts();
+        }
+        self.to_hosts.slot(len)
     }
 
     fn commit_host(&mut self, identity: IdentityId) {
-        if let Some(host) = self.host(identity) {
-            host.commit();
-            if !host.touched {
-                host.touched = true;
-                self.touched_hosts.push(identity);
-            }
-        }
+        let joins_udp = self.host(identity).is_some_and(|host| host.joins_udp);
+        self.to_hosts.commit(identity, false, joins_udp);
+    }
+
+    fn commit_host_partial(&mut self, identity: IdentityId) {
+        let joins_udp = self.host(identity).is_some_and(|host| host.joins_udp);
+        self.to_hosts.commit(identity, true, joins_udp);
     }
 
     fn route_needed(&mut self, subnet: Subnet, from: Option<PeerId>) -> bool {

@@ -488,16 +488,16 @@ impl Worker {
                     self.dataplane.from_host(identity, packet, &mut self.ports);
                     continue;
                 }
-                Some(Offloaded::Whole(header, packet)) => {
-                    if self.dataplane.from_host_whole(
-                        identity,
-                        packet,
-                        header.gso_size,
-                        &mut self.ports,
-                    ) {
+                Some(Offloaded::Partial(header, segment, packet)) => {
+                    if self
+                        .dataplane
+                        .from_host_partial(identity, packet, segment, &mut self.ports)
+                    {
                         total += packet.len();
-                        // The next one would only wait behind this.
-                        self.ports.flush();
+                        if packet.len() >= super::LARGE_BATCH {
+                            // The next one would only wait behind this.
+                            self.ports.flush();
+                        }
                         if total >= BYTES_PER_WAKE {
                             break;
                         }
@@ -505,12 +505,22 @@ impl Worker {
                     }
                     (header, packet)
                 }
-                Some(Offloaded::Segments(header, packet)) => (header, packet),
+                Some(Offloaded::Special(header, packet)) => (header, packet),
                 None => {
                     self.bad_host_packets += 1;
                     continue;
                 }
             };
+            if !offload::is_segmented(&header) {
+                match offload::complete(&header, packet) {
+                    Ok(()) => {
+                        total += packet.len();
+                        self.dataplane.from_host(identity, packet, &mut self.ports);
+                    }
+                    Err(_) => self.bad_host_packets += 1,
+                }
+                continue;
+            }
             let segments = match offload::cut(
                 header,
                 packet,
@@ -541,7 +551,7 @@ impl Worker {
                     .from_host(identity, &mut packet[..len], &mut self.ports);
                 total += len;
             }
-            if segments >= super::LARGE_BATCH {
+            if len >= super::LARGE_BATCH {
                 // The next one would only wait behind this.
                 self.ports.flush();
             }
