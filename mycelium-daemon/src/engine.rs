@@ -22,6 +22,7 @@
 //! waits for the worker when 64 turns are under way. Nobody waits for readers of snapshots.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -259,6 +260,13 @@ impl EngineHandle {
     /// overloaded is lost.
     pub(crate) fn network_errors(&self, errors: Vec<NetworkError>) {
         let _ = self.0.worker.try_send(WorkerCommand::Errors { errors });
+    }
+
+    /// Have native links go on from where this host is now: `vanished` are addresses that it has lost, `paths` says that it
+    /// has others, or other routes. What is told while the engine is overloaded is lost; the links then find out by timers.
+    pub(crate) fn network_changed(&self, vanished: Vec<IpAddr>, paths: bool) {
+        let command = WorkerCommand::NetworkChanged { vanished, paths };
+        let _ = self.0.worker.try_send(command);
     }
 
     /// Make native links over the sockets of `quic`, as the node whose `secret` this is, with those that have `network_key`.

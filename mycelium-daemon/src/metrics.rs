@@ -210,6 +210,11 @@ fn render(peers: &Peers, snapshot: &EngineSnapshot) -> Result<Vec<u8>, prometheu
     }
     sessions(&sheet, &snapshot.worker)?;
     native(&sheet, &snapshot.worker.native)?;
+    sheet.gauge(
+        "mycelium_native_control_waiting",
+        "Control packets that the other ends of native links have not acknowledged",
+        snapshot.worker.native_control_waiting,
+    )?;
     links(&sheet, peers, snapshot)?;
     sheet.encode()
 }
@@ -417,6 +422,7 @@ mod tests {
             "mycelium_router_processed_tlvs{tlv_type=\"ihu\"} 0",
             "mycelium_link_bad_streams 7",
             "mycelium_native_drops{reason=\"replay\"} 0",
+            "mycelium_native_control_waiting 0",
             "mycelium_session_remotes{protocol=\"v1\"} 0",
             "mycelium_session_handshakes{event=\"established\"} 0",
             "mycelium_session_drops{reason=\"v1\"} 0",

@@ -39,7 +39,7 @@ use crate::notify::Notifier;
 use crate::peering::dialer::{Dialer, QuicState};
 use crate::peering::handle::PeerHandle;
 use crate::peering::manager::{Attached, Links, Manager};
-use crate::peering::netmon::{self, Interfaces};
+use crate::peering::netmon::{self, Change, Interfaces};
 use crate::peering::{discovery, listener};
 use crate::server::local::SocketFile;
 use crate::server::{self, Server};
@@ -70,6 +70,10 @@ impl Links for EngineHandle {
 
     fn close(&self, peer: PeerId) {
         self.close_link(peer);
+    }
+
+    fn network_changed(&self, change: &Change) {
+        Self::network_changed(self, change.vanished.clone(), change.paths);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -92,6 +92,11 @@ pub(crate) enum WorkerCommand {
     Errors {
         errors: Vec<NetworkError>,
     },
+    /// This host has lost addresses, or has others, or other routes.
+    NetworkChanged {
+        vanished: Vec<IpAddr>,
+        paths: bool,
+    },
     /// Read these sockets, and make native links over them.
     AttachUdp {
         endpoint: Box<NativeEndpoint>,
@@ -155,6 +160,8 @@ pub struct WorkerReport {
     pub host_refused: u64,
     /// Datagrams of native links that were not what they should be, and handshakes.
     pub native: NativeStats,
+    /// Control packets that the other ends of native links have not acknowledged.
+    pub native_control_waiting: usize,
     /// QUIC datagrams that were read but not taken in time by QUIC's thread.
     pub quic_dropped: u64,
     /// Packets from interfaces that could not be used: longer than the MTU, or cut into too many segments.
@@ -281,6 +288,15 @@ fn handle_command(worker: &Shared, command: WorkerCommand) {
             let mut worker = worker.borrow_mut();
             worker.begin();
             worker.ports.doubt(&errors);
+            worker.finish();
+        }
+        WorkerCommand::NetworkChanged { vanished, paths } => {
+            let mut worker = worker.borrow_mut();
+            worker.begin();
+            let now = worker.ports.now;
+            if let Some(native) = &mut worker.ports.native {
+                native.on_network_change(&vanished, paths, now);
+            }
             worker.finish();
         }
         WorkerCommand::AttachUdp {
@@ -683,6 +699,11 @@ impl Worker {
                 .as_ref()
                 .map(|n| n.stats())
                 .unwrap_or_default(),
+            native_control_waiting: self
+                .ports
+                .native
+                .as_ref()
+                .map_or(0, |n| n.control_waiting()),
             quic_dropped: self.ports.native.as_ref().map_or(0, |n| n.quic_dropped()),
             host_refused: self.ports.host_refused(),
             host_unusable: self.bad_host_packets,

@@ -52,7 +52,7 @@ pub fn firewall(host: &Host, rules: &str) -> anyhow::Result<()> {
 pub fn lose(host: &Host, interface: &str, percent: u8) -> anyhow::Result<()> {
     let rules = format!(
         "table inet impair {{ chain arriving {{ type filter hook prerouting priority raw; \
-         iifname \"{interface}\" numgen random mod 100 < {percent} drop; }} }}"
+         iifname \"{interface}\" numgen random mod 100 < {percent} drop; }}; }}"
     );
     firewall(host, &rules)
 }

@@ -27,6 +27,7 @@ pub mod impair;
 pub mod lab;
 pub mod probe;
 pub mod rogue;
+pub mod routers;
 pub mod topology;
 pub mod vm;
 pub mod wait;

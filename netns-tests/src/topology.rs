@@ -40,6 +40,11 @@ impl Underlay {
         matches!(self, Self::Quic4 | Self::Quic6)
     }
 
+    /// Whether links are made over IPv4.
+    pub fn is_ipv4(self) -> bool {
+        matches!(self, Self::Tcp4 | Self::Quic4 | Self::Udp4)
+    }
+
     /// How to name the node behind `port` as a peer.
     pub fn endpoint(self, port: &Port) -> String {
         let (v4, v6) = (port.v4(), port.v6());

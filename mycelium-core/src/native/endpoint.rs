@@ -297,6 +297,19 @@ impl NativeEndpoint {
         self.on_hint(canonical(address), now, |link| link.on_too_large(now));
     }
 
+    /// Addresses or routes of this host have changed: ask over every link, so that the other ends learn where we are now
+    /// before they need to know.
+    pub fn on_network_change(&mut self, now: Time) {
+        self.last_now = now;
+        let all: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in all {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.on_network_change(now);
+            }
+            self.drive_link(id, now);
+        }
+    }
+
     /// Do what is due.
     pub fn handle_timeout(&mut self, now: Time) {
         self.last_now = now;

@@ -503,6 +503,13 @@ impl Link {
         self.liveness.on_unreachable(now);
     }
 
+    /// We may be seen at another address from now on, and over another path.
+    pub(super) fn on_network_change(&mut self, now: Time) {
+        self.on_ask(now);
+        self.liveness.on_sent(now);
+        self.mtu.on_hint(now);
+    }
+
     /// The network says that something was too long.
     pub(super) fn on_too_large(&mut self, now: Time) {
         self.mtu.on_hint(now);

@@ -169,6 +169,28 @@ fn who_moves_learns_its_new_address() {
 }
 
 #[test]
+fn who_knows_that_it_moved_is_found_before_anything_is_sent_to_it() {
+    for seed in 0..20 {
+        let mut lab = Lab::pair(40 + seed);
+        // Idle for so long that nothing will be said for seconds.
+        lab.run(Duration::from_secs(15));
+        lab.stations[0].address = "198.51.100.77:1234".parse().unwrap();
+        let now = lab.now;
+        lab.stations[0].endpoint.on_network_change(now);
+        lab.drain(0);
+        lab.run(Duration::from_millis(40));
+        for number in 0..10 {
+            assert!(lab.send_data(1, 0, number, 1000));
+            lab.run(Duration::from_millis(1));
+        }
+        lab.run(SECOND);
+        assert_eq!(numbers(&lab, 0), (0..10).collect::<Vec<u32>>());
+        assert_eq!(lab.stations[0].downs, []);
+        assert_eq!(lab.stations[1].downs, []);
+    }
+}
+
+#[test]
 fn a_copy_of_a_datagram_from_elsewhere_moves_the_link_for_a_moment_at_most() {
     let mut lab = Lab::pair(9);
     let thief = "203.0.113.5:6666".parse().unwrap();

@@ -68,6 +68,8 @@ pub trait Links: Send + 'static {
     fn attach(&self, link: Established) -> Attached;
     /// End a link.
     fn close(&self, peer: PeerId);
+    /// Have links go on that can move to another address of this host.
+    fn network_changed(&self, change: &Change);
 }
 
 #[derive(Debug)]
@@ -650,19 +652,18 @@ impl<L: Links> Manager<L> {
         );
         let resumed = change.suspended >= SUSPEND_LIMIT;
         let mark = self.dialer.firewall_mark();
-        let stale = |link: &Link| {
-            resumed
-                || link
+        // Native links move along.
+        self.links.network_changed(change);
+        let cut_off = |link: &Link| {
+            link.scheme != Scheme::Udp
+                && link
                     .local
                     .is_some_and(|local| change.vanished.contains(&local.ip()))
-                || (change.paths && has_moved(link, mark))
         };
+        let stale =
+            |link: &Link| resumed || cut_off(link) || (change.paths && has_moved(link, mark));
         for entry in self.inbound.values() {
-            if change
-                .vanished
-                .iter()
-                .any(|ip| entry.link.local.is_some_and(|local| local.ip() == *ip))
-            {
+            if cut_off(&entry.link) {
                 self.links.close(entry.link.peer);
             }
         }

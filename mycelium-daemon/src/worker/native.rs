@@ -81,6 +81,7 @@ enum Slot {
     Dialling(oneshot::Sender<Result<Established, NativeError>>),
     Up {
         peer: Option<PeerId>,
+        dialled: bool,
         control: mpsc::Sender<Vec<u8>>,
         /// Until it is attached.
         waiting: Option<mpsc::Receiver<Vec<u8>>>,
@@ -158,6 +159,12 @@ impl Native {
         self.endpoint.stats()
     }
 
+    /// Control packets that other ends have not acknowledged.
+    pub(super) fn control_waiting(&self) -> usize {
+        let links = self.endpoint.links(clock::now());
+        links.map(|link| link.control_waiting).sum()
+    }
+
     /// Where we take native links.
     pub(super) fn port(&self) -> u16 {
         self.port
@@ -189,6 +196,8 @@ impl Native {
         if let Ok(unix) = SystemTime::now().duration_since(UNIX_EPOCH) {
             self.endpoint.set_wall_clock(unix, now);
         }
+        // Where somebody was answered from before may lead nowhere now.
+        self.locals.remove(&remote);
         let link = self.endpoint.dial(remote, key, now);
         self.links.insert(link, Slot::Dialling(reply));
     }
@@ -248,6 +257,22 @@ impl Native {
         }
     }
 
+    /// The host has lost these addresses, or, if `paths`, has others, or other routes: links go on from where they are now.
+    pub(super) fn on_network_change(&mut self, vanished: &[IpAddr], paths: bool, now: Time) {
+        self.locals.retain(|_, local| !vanished.contains(local));
+        if paths {
+            // Who dialled us keeps the address that it dialled; whom we dialled shall see the one of the best route.
+            for (&link, slot) in &self.links {
+                if let Slot::Up { dialled: true, .. } = slot
+                    && let Some(link) = self.endpoint.link(link, now)
+                {
+                    self.locals.remove(&link.address);
+                }
+            }
+        }
+        self.endpoint.on_network_change(now);
+    }
+
     fn note_local(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
         let Some(local) = local else {
             return;
@@ -290,20 +315,25 @@ impl Native {
         let Some(sender) = sender else {
             return Sent::Gone;
         };
-        let transmit = Transmit {
+        let mut transmit = Transmit {
             destination: remote,
             ecn: None,
             contents,
             segment_size: segment,
             src_ip: self.locals.get(&remote).copied(),
         };
-        let error = match sender.udp.send(&transmit) {
+        let mut result = sender.udp.send(&transmit);
+        if transmit.src_ip.is_some() && result.as_ref().is_err_and(|error| !is_full(error)) {
+            // Perhaps the address that it knew us by is no longer ours.
+            self.locals.remove(&remote);
+            transmit.src_ip = None;
+            result = sender.udp.send(&transmit);
+        }
+        let error = match result {
             Ok(()) => return Sent::Gone,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Full,
+            Err(error) if is_full(&error) => return Sent::Full,
             Err(error) => error,
         };
-        // Perhaps the address that it knew us by is no longer ours.
-        self.locals.remove(&remote);
         let Some(segment) = segment else {
             return if is_too_large(&error) {
                 Sent::TooLarge
@@ -319,7 +349,6 @@ impl Native {
             let single = Transmit {
                 contents,
                 segment_size: None,
-                src_ip: None,
                 ..transmit.clone()
             };
             if sender.udp.send(&single).is_err_and(|e| is_too_large(&e)) {
@@ -449,6 +478,10 @@ impl Native {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
 fn is_too_large(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }
@@ -476,8 +509,8 @@ impl Worker {
                 remote_key,
                 address,
                 rtt,
-                dialled: _,
-            } => self.on_native_up(link, remote_key, address, rtt),
+                dialled,
+            } => self.on_native_up(link, remote_key, address, rtt, dialled),
             Event::Down { link, reason } => {
                 let slot = self.ports.native.as_mut().and_then(|n| n.forget(link));
                 match slot {
@@ -515,6 +548,7 @@ impl Worker {
         remote_key: PublicKey,
         address: SocketAddr,
         rtt: Option<Duration>,
+        dialled: bool,
     ) {
         let Some(native) = &mut self.ports.native else {
             return;
@@ -522,6 +556,7 @@ impl Worker {
         let (control, waiting) = mpsc::channel(CONTROL_QUEUE);
         let slot = Slot::Up {
             peer: None,
+            dialled,
             control,
             waiting: Some(waiting),
         };

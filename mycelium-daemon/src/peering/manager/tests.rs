@@ -22,6 +22,7 @@ struct FakeLinks(Arc<FakeState>);
 #[derive(Default)]
 struct FakeState {
     next: AtomicU32,
+    changes: Mutex<Vec<Change>>,
     open: Mutex<BTreeMap<PeerId, (Established, oneshot::Sender<LinkClosed>)>>,
 }
 
@@ -58,6 +59,10 @@ impl Links for FakeLinks {
                 reason: "closed by us".to_owned(),
             });
         }
+    }
+
+    fn network_changed(&self, change: &Change) {
+        self.0.changes.lock().unwrap().push(change.clone());
     }
 }
 
@@ -265,6 +270,26 @@ async fn a_changed_network_redials_at_once_and_ends_links_of_vanished_addresses(
         .expect("dialled anew")
         .unwrap();
     until(&handle, "alive again", alive).await;
+}
+
+#[tokio::test]
+async fn a_native_link_outlives_the_address_that_it_was_made_from() {
+    let (links, handle) = start(Vec::new());
+    let local = IpAddr::from([192, 0, 2, 2]);
+    let remote = SocketAddr::from(([192, 0, 2, 1], 9651));
+    let key = PublicKey([7; 32]);
+    let (inbound, _released) = established(LinkId(7), key, remote, Some(local), None);
+    handle.send(Request::Inbound(Box::new(inbound))).await;
+    until(&handle, "alive", |peers| peers.peers.len() == 1).await;
+    let change = Change {
+        vanished: vec![local],
+        paths: true,
+        ..Change::default()
+    };
+    handle.send(Request::Network(change.clone())).await;
+    assert_eq!(handle.list().await.peers.len(), 1);
+    assert_eq!(links.open(), 1);
+    assert_eq!(*links.0.changes.lock().unwrap(), [change]);
 }
 
 #[tokio::test]
