@@ -9,9 +9,11 @@ use zeroize::{Zeroize as _, Zeroizing};
 pub struct Rng(ChaCha12Rng);
 
 impl Rng {
-    /// The stream that belongs to `seed`.
-    pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self(ChaCha12Rng::from_seed(seed))
+    /// The stream that belongs to `seed`, of which nothing stays behind but the stream.
+    pub fn from_seed(mut seed: [u8; 32]) -> Self {
+        let stream = ChaCha12Rng::from_seed(seed);
+        seed.zeroize();
+        Self(stream)
     }
 
     /// The next `N` bytes.
@@ -39,6 +41,15 @@ impl Rng {
     }
 }
 
+impl Drop for Rng {
+    /// What is left could tell what it would have given out next.
+    fn drop(&mut self) {
+        self.0 = ChaCha12Rng::from_seed([0; 32]);
+        // Otherwise nobody looks at it any more, and the compiler need not write it.
+        std::hint::black_box(&self.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,10 +66,9 @@ mod tests {
     fn a_stream_does_not_hold_what_it_gave_out_as_secret() {
         use std::io::{Read as _, Seek as _, SeekFrom};
 
-        let mut rng = Box::new(Rng::from_seed([1; 32]));
-        let holds = |rng: &Rng, bytes: &[u8]| {
-            let mut memory = vec![0; size_of::<Rng>()];
-            let place = std::ptr::from_ref(rng).addr().try_into().unwrap();
+        fn holds<T>(place: &T, bytes: &[u8]) -> usize {
+            let mut memory = vec![0; size_of::<T>()];
+            let place = std::ptr::from_ref(place).addr().try_into().unwrap();
             let mut file = std::fs::File::open("/proc/self/mem").unwrap();
             file.seek(SeekFrom::Start(place)).unwrap();
             file.read_exact(&mut memory).unwrap();
@@ -66,11 +76,17 @@ mod tests {
             parts
                 .filter(|part| memory.windows(4).any(|window| window == *part))
                 .count()
-        };
+        }
+        let mut rng = Box::new(Rng::from_seed([1; 32]));
         let plain: [u8; 32] = rng.array();
-        assert_ne!(holds(&rng, &plain), 0);
+        assert_ne!(holds(&*rng, &plain), 0);
         let secret = rng.secret::<64>();
-        assert_eq!(holds(&rng, &secret[..]), 0);
-        assert_eq!(holds(&rng, &plain), 0);
+        assert_eq!(holds(&*rng, &secret[..]), 0);
+        assert_eq!(holds(&*rng, &plain), 0);
+        let mut place = Box::new(Some(*rng));
+        let last: [u8; 32] = place.as_mut().as_mut().unwrap().array();
+        assert_ne!(holds(&*place, &last), 0);
+        *place = None;
+        assert_eq!(holds(&*place, &last), 0);
     }
 }

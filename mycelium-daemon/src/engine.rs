@@ -43,6 +43,7 @@ use mycelium_core::snapshot::Snapshot;
 use mycelium_core::time::{Duration, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::control::{self, ControlChannels, ControlInput, PublishedSnapshot, SNAPSHOT_AGE};
@@ -148,9 +149,9 @@ impl Engine {
     /// When the system has no threads or no randomness left.
     pub fn start(secret: SecretKey, config: EngineConfig) -> anyhow::Result<(Self, EngineHandle)> {
         let now = clock::now();
-        let node = Node::new(config.node, secret, seed()?, now);
+        let node = Node::new(config.node, secret, *seed()?, now);
         let fib = FibPublisher::new(node.fib().clone());
-        let mut dataplane = DataPlane::new(config.dataplane, fib.reader(), seed()?);
+        let mut dataplane = DataPlane::new(config.dataplane, fib.reader(), *seed()?);
         dataplane.load_pins(&config.pins);
         let (control_tx, control_rx) = mpsc::channel(INPUTS);
         let (hints_tx, hints_rx) = mpsc::channel(HINTS);
@@ -287,7 +288,7 @@ impl EngineHandle {
         };
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         let unix = unix.unwrap_or_default();
-        let endpoint = NativeEndpoint::new(config, secret, seed()?, unix, clock::now());
+        let endpoint = NativeEndpoint::new(config, secret, *seed()?, unix, clock::now());
         let (news, receiver) = mpsc::channel(NEWS);
         self.tell_worker(WorkerCommand::AttachUdp {
             endpoint: Box::new(endpoint),
@@ -513,8 +514,8 @@ fn has_aes() -> bool {
     false
 }
 
-fn seed() -> anyhow::Result<[u8; 32]> {
-    let mut seed = [0; 32];
+fn seed() -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let mut seed = Zeroizing::new([0; 32]);
     let mut filled = 0;
     while filled < seed.len() {
         filled +=

@@ -186,6 +186,11 @@ impl DataPlane {
         let original = Ipv6Addr::from(*original);
         let (ip, icmp) = rest.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
         let error = IcmpError::parse(icmp.first_chunk()?)?;
+        // What routers of the overlay say. Nobody's word makes packets smaller: what a notice can quote is shorter than what
+        // every path has to carry (1280 bytes, RFC 8200 §5).
+        if !matches!(error, IcmpError::NoRoute | IcmpError::HopLimitExceeded) {
+            return None;
+        }
         if ip[0] >> 4 != 6 || ip[6] != ipv6::ICMPV6 {
             return None;
         }
@@ -242,8 +247,6 @@ impl DataPlane {
     }
 
     /// A notice that quotes a body of a session of ours: that it opens with our own sending key proves that it was sent.
-    ///
-    /// Only that a packet went nowhere is believed. How large packets may be, sessions find out themselves.
     fn deliver_quote(
         &mut self,
         identity: IdentityId,
@@ -254,9 +257,7 @@ impl DataPlane {
         quote: &mut [u8],
         ports: &mut impl Ports,
     ) -> Option<()> {
-        if !matches!(error, IcmpError::NoRoute | IcmpError::HopLimitExceeded)
-            || !self.quotes.take(self.now)
-        {
+        if !self.quotes.take(self.now) {
             return None;
         }
         let source = header.destination;

@@ -40,6 +40,7 @@ use std::net::Ipv6Addr;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use zeroize::Zeroize as _;
 
 use crate::addr::Subnet;
 use crate::fib::{FibReader, Lookup};
@@ -131,7 +132,8 @@ impl Default for DataPlaneConfig {
             },
             peer_agreements: RateLimit {
                 per_second: 500,
-                burst: 128,
+                // In one go: 3 ms, for which packets of others wait.
+                burst: 32,
             },
             host_errors: RateLimit {
                 per_second: 200,
@@ -192,13 +194,14 @@ impl DataPlane {
     /// A data plane that follows `fib`.
     ///
     /// `seed` must be fresh from the operating system at every start: nonces come from it, and v1 uses one key for ever.
-    pub fn new(config: DataPlaneConfig, fib: FibReader, seed: [u8; 32]) -> Self {
+    pub fn new(config: DataPlaneConfig, fib: FibReader, mut seed: [u8; 32]) -> Self {
         // What goes on from here does not lead back to the seed that ephemeral keys of sessions come from.
         let mut once = Rng::from_seed(seed);
+        seed.zeroize();
         let session_seed = once.secret();
         let mut rng = ChaCha12Rng::from_seed(*once.secret());
         let identities = Identities::new(config.host_errors, fib.fib());
-        let mut sessions = Sessions::new(config.session.clone(), *session_seed);
+        let mut sessions = Sessions::new(config.session.clone(), &session_seed);
         sessions.set_identities(identities.secrets());
         Self {
             identities,

@@ -118,6 +118,11 @@ impl DataPlane {
                     self.park_for_session(identity, subnet, packet);
                     return;
                 }
+                Way::Full => {
+                    self.stats.drop_no_session += 1;
+                    self.host_error(identity, IcmpError::NoRoute, packet, ports);
+                    return;
+                }
                 Way::Conflict => {
                     self.stats.drop_key_conflict += 1;
                     self.host_error(identity, IcmpError::NoRoute, packet, ports);

@@ -5,6 +5,8 @@ mod strangers;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+use zeroize::Zeroize as _;
+
 use super::accept::{Gate, HalfOpens};
 use super::config::NativeConfig;
 use super::datagram::{self, HANDSHAKE, Header, SEALED_AT, WHO};
@@ -95,13 +97,14 @@ impl NativeEndpoint {
     pub fn new(
         config: NativeConfig,
         secret: &SecretKey,
-        seed: [u8; 32],
+        mut seed: [u8; 32],
         unix: Duration,
         now: Time,
     ) -> Self {
         let local = Local::new(secret.clone());
         let network_key = config.network_key.as_ref();
         let mut rng = Rng::from_seed(seed);
+        seed.zeroize();
         Self {
             mac_key: MacKey::new(local.public_key(), network_key),
             cookie_key: CookieKey::new(local.public_key(), network_key),

@@ -1,8 +1,8 @@
 //! How large a packet towards a remote identity may be (docs/protocol.md §14, "Path sizes").
 //!
 //! A route of one hop carries anything: what does not fit its link is the link's business. Behind relays only a probe of the
-//! session itself is believed, since a packet too large can make an upstream relay close its link. Probes that fail count
-//! against the next hop, whatever the destination.
+//! session itself is believed, since a packet too large can make an upstream relay close its link. A probe that fails counts
+//! against its remote, who may have swallowed it; all that it costs others is time until the next probe over the same next hop.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const RECHECK: Duration = Duration::from_secs(15);
 /// Between two probes for more over the same next hop, whatever their destinations: a burst of losses closes a link.
 const SPACING: Duration = Duration::from_secs(10);
+/// The same after several have failed in a row: doubles up to this.
+const LONGEST_SPACING: Duration = Duration::from_secs(120);
 const FIRST_PENALTY: Duration = Duration::from_secs(60);
 const LONGEST_PENALTY: Duration = Duration::from_secs(3600);
 /// Next hops remembered.
@@ -56,15 +58,13 @@ pub(crate) struct Path {
     confirmed: Time,
     probe: Option<(Probe, Time)>,
     misses: u8,
+    /// Sizes that failed, as in [`LADDER`].
+    penalties: [Option<Penalty>; LADDER.len()],
 }
 
-/// What went wrong behind each next hop.
+/// Probes for more over each next hop: when the next may go.
 #[derive(Debug, Default)]
-pub(crate) struct NextHops {
-    penalties: BTreeMap<(PeerId, u16), Penalty>,
-    /// No probe for more earlier than this, since one is on its way or was lost.
-    busy: BTreeMap<PeerId, Time>,
-}
+pub(crate) struct NextHops(BTreeMap<PeerId, Penalty>);
 
 #[derive(Clone, Copy, Debug)]
 struct Penalty {
@@ -73,45 +73,28 @@ struct Penalty {
 }
 
 impl NextHops {
-    fn allows(&self, next_hop: PeerId, size: u16, now: Time) -> bool {
-        // A size also suffers from the failure of a smaller one.
-        LADDER
-            .iter()
-            .filter(|&&failed| failed <= size)
-            .all(|&failed| {
-                self.penalties
-                    .get(&(next_hop, failed))
-                    .is_none_or(|penalty| penalty.until <= now)
-            })
-    }
-
-    fn failed(&mut self, next_hop: PeerId, size: u16, now: Time) {
-        if self.penalties.len() >= NEXT_HOPS {
-            // Ids grow: the first is the oldest link.
-            self.penalties.pop_first();
-        }
-        let penalty = self.penalties.entry((next_hop, size)).or_insert(Penalty {
-            until: now,
-            next: FIRST_PENALTY,
-        });
-        penalty.until = now + penalty.next;
-        penalty.next = (penalty.next * 2).min(LONGEST_PENALTY);
-    }
-
-    fn passed(&mut self, next_hop: PeerId, size: u16) {
-        self.penalties.remove(&(next_hop, size));
-        self.busy.remove(&next_hop);
-    }
-
     fn is_busy(&self, next_hop: PeerId, now: Time) -> bool {
-        self.busy.get(&next_hop).is_some_and(|until| now < *until)
+        self.0
+            .get(&next_hop)
+            .is_some_and(|spacing| now < spacing.until)
     }
 
+    /// One is on its way. Unless it passes, the next but one waits longer.
     fn probed(&mut self, next_hop: PeerId, now: Time) {
-        if self.busy.len() >= NEXT_HOPS {
-            self.busy.pop_first();
+        if self.0.len() >= NEXT_HOPS && !self.0.contains_key(&next_hop) {
+            // Ids grow: the first is the oldest link.
+            self.0.pop_first();
         }
-        self.busy.insert(next_hop, now + SPACING);
+        let spacing = self.0.entry(next_hop).or_insert(Penalty {
+            until: now,
+            next: SPACING,
+        });
+        spacing.until = now + spacing.next;
+        spacing.next = (spacing.next * 2).min(LONGEST_SPACING);
+    }
+
+    fn passed(&mut self, next_hop: PeerId) {
+        self.0.remove(&next_hop);
     }
 }
 
@@ -123,6 +106,31 @@ impl Path {
             confirmed: Time::ZERO,
             probe: None,
             misses: 0,
+            penalties: [None; LADDER.len()],
+        }
+    }
+
+    fn allows(&self, size: u16, now: Time) -> bool {
+        // A size also suffers from the failure of a smaller one.
+        LADDER
+            .iter()
+            .zip(&self.penalties)
+            .filter(|&(failed, _)| *failed <= size)
+            .all(|(_, penalty)| penalty.is_none_or(|penalty| penalty.until <= now))
+    }
+
+    fn penalty_mut(&mut self, size: u16) -> Option<&mut Option<Penalty>> {
+        let at = LADDER.iter().position(|&known| known == size)?;
+        self.penalties.get_mut(at)
+    }
+
+    fn failed(&mut self, size: u16, now: Time) {
+        if let Some(penalty) = self.penalty_mut(size) {
+            let pause = penalty.map_or(FIRST_PENALTY, |penalty| penalty.next);
+            *penalty = Some(Penalty {
+                until: now + pause,
+                next: (pause * 2).min(LONGEST_PENALTY),
+            });
         }
     }
 
@@ -165,7 +173,7 @@ impl Path {
         next_hops: &mut NextHops,
         now: Time,
     ) -> (Fit, Option<Probe>) {
-        self.expire(next_hops, now);
+        self.expire(now);
         let fits = wire_len <= usize::from(self.size);
         let mut probe = None;
         let mut waits = false;
@@ -173,7 +181,7 @@ impl Path {
             let wanted = if !fits {
                 LADDER
                     .into_iter()
-                    .find(|&size| size > self.size && next_hops.allows(route.next_hop, size, now))
+                    .find(|&size| size > self.size && self.allows(size, now))
             } else {
                 (self.misses > 0 || now.since(self.confirmed) >= RECHECK).then_some(self.size)
             };
@@ -208,12 +216,15 @@ impl Path {
             self.misses = 0;
             self.size = self.size.max(size);
             self.confirmed = now;
-            next_hops.passed(route.next_hop, size);
+            if let Some(penalty) = self.penalty_mut(size) {
+                *penalty = None;
+            }
+            next_hops.passed(route.next_hop);
         }
     }
 
-    fn expire(&mut self, next_hops: &mut NextHops, now: Time) {
-        let (Some((probe, sent)), Some(route)) = (self.probe, self.route) else {
+    fn expire(&mut self, now: Time) {
+        let Some((probe, sent)) = self.probe else {
             return;
         };
         if now.since(sent) < PROBE_TIMEOUT {
@@ -221,12 +232,12 @@ impl Path {
         }
         self.probe = None;
         if probe.size > self.size {
-            next_hops.failed(route.next_hop, probe.size, now);
+            self.failed(probe.size, now);
             return;
         }
         self.misses += 1;
         if self.misses >= 2 {
-            next_hops.failed(route.next_hop, self.size, now);
+            self.failed(self.size, now);
             self.misses = 0;
             self.size = SURE;
         }
@@ -285,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_failed_is_not_repeated_for_anybody_behind_that_next_hop() {
+    fn a_probe_that_failed_is_not_repeated_soon() {
         let (mut path, mut hops) = (Path::new(), NextHops::default());
         let at = Time::from_millis;
         fit(&mut path, &mut hops, 1400, at(0));
@@ -297,12 +308,56 @@ mod tests {
             fit(&mut path, &mut hops, 1280, at(1000)),
             (Fit::Halves, None)
         );
+        assert_eq!(fit(&mut path, &mut hops, 1400, at(60_999)).1, None);
+        assert_eq!(fit(&mut path, &mut hops, 1400, at(61_001)).1, Some(1414));
+    }
+
+    #[test]
+    fn who_swallows_probes_costs_others_minutes_at_most() {
+        let (mut swallower, mut hops) = (Path::new(), NextHops::default());
+        let at = Time::from_millis;
+        // An hour of failures of one remote.
+        let mut failed = 0;
+        for second in 0..3600 {
+            let (_, probe) = fit(&mut swallower, &mut hops, 1400, at(second * 1000));
+            failed += u32::from(probe.is_some());
+        }
+        assert!((4..8).contains(&failed), "{failed}");
+        // Another one behind the same next hop goes in halves meanwhile, is told no size, and has its turn.
         let mut other = Path::new();
-        assert_eq!(
-            fit(&mut other, &mut hops, 1400, at(2000)),
-            (Fit::TooBig(1280), None)
-        );
-        assert_eq!(fit(&mut other, &mut hops, 1400, at(61_001)).1, Some(1414));
+        let mut sent = None;
+        for second in 3600..3725 {
+            fit(&mut swallower, &mut hops, 1400, at(second * 1000));
+            let (how, probe) = fit(&mut other, &mut hops, 1400, at(second * 1000));
+            assert_eq!(how, Fit::Halves);
+            if let Some(size) = probe {
+                sent = Some(size);
+                other.answered(5, size, &mut hops, at(second * 1000 + 50));
+                break;
+            }
+        }
+        assert_eq!(sent, Some(1414));
+        assert_eq!(other.size(), Some(1414));
+    }
+
+    #[test]
+    fn probes_that_fail_one_after_the_other_are_spaced_out() {
+        let mut hops = NextHops::default();
+        let at = Time::from_millis;
+        // Each of many remotes may ask once a minute: a relay that loses them all must not see a burst.
+        let mut paths: Vec<Path> = (0..100).map(|_| Path::new()).collect();
+        let mut sent = Vec::new();
+        for second in 0..1800 {
+            for path in &mut paths {
+                let (_, probe) = fit(path, &mut hops, 1400, at(second * 1000));
+                if probe.is_some() {
+                    sent.push(second);
+                }
+            }
+        }
+        let gaps: Vec<u64> = sent.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(gaps[..5], [10, 20, 40, 80, 120]);
+        assert!(gaps[5..].iter().all(|&gap| gap == 120), "{gaps:?}");
     }
 
     #[test]

@@ -62,6 +62,17 @@ pub(crate) enum Way {
     Wait,
     /// Not at all: another key is pinned.
     Conflict,
+    /// Not at all: it needs a session, and all places are taken.
+    Full,
+}
+
+/// Who wants a place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// A host of ours has a packet for the remote.
+    Ours,
+    /// The remote sent something.
+    Theirs,
 }
 
 /// What an index means.
@@ -130,8 +141,8 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    pub(crate) fn new(config: SessionConfig, seed: [u8; 32]) -> Self {
-        let mut rng = Rng::from_seed(seed);
+    pub(crate) fn new(config: SessionConfig, seed: &[u8; 32]) -> Self {
+        let mut rng = Rng::from_seed(*seed);
         let hash = |rng: &mut Rng| rng.next_u64();
         Self {
             policy: config.effective_policy(),
@@ -302,9 +313,13 @@ impl Sessions {
             return Way::Conflict;
         }
         let must = pinned.is_some() || self.policy == Policy::Require;
-        let Some(slot) = self.slot_for(pair, hint.key, now) else {
+        let Some(slot) = self.slot_for(pair, hint.key, Turn::Ours, now) else {
             self.stats.table_full += 1;
-            return if must { Way::Conflict } else { Way::V1 };
+            // Whoever is known to speak v2 does not fall back to v1 for want of a place: others could take them all.
+            return match must || hint.speaks_v2 {
+                true => Way::Full,
+                false => Way::V1,
+            };
         };
         let Some(remote) = self.remotes[slot].as_mut() else {
             return Way::V1;
@@ -513,7 +528,7 @@ impl Sessions {
             self.stats.over_budget += 1;
             return;
         }
-        if let Some(slot) = self.slot_for(pair, hint.key, now) {
+        if let Some(slot) = self.slot_for(pair, hint.key, Turn::Theirs, now) {
             if let Some(Some(remote)) = self.remotes.get_mut(slot) {
                 remote.hinted |= hint.speaks_v2;
             }
@@ -536,7 +551,7 @@ impl Sessions {
         if self.policy != Policy::Prefer || self.pins.key(pair.1).is_some() {
             return;
         }
-        let Some(slot) = self.slot_for(pair, key, now) else {
+        let Some(slot) = self.slot_for(pair, key, Turn::Theirs, now) else {
             return;
         };
         let Some(Some(remote)) = self.remotes.get_mut(slot) else {
@@ -552,7 +567,7 @@ impl Sessions {
         }
     }
 
-    /// A handshake unit for one of our identities. False: it is none.
+    /// A body that begins as a handshake unit, for one of our identities. False: it is none, and may be one of v1.
     pub(crate) fn on_unit(
         &mut self,
         identity: IdentityId,
@@ -562,8 +577,11 @@ impl Sessions {
         from: PeerId,
         now: Time,
     ) -> bool {
+        let pair = (identity, Subnet::containing(source));
         let Ok(unit) = Unit::parse(bytes) else {
-            return false;
+            self.stats.drop_unit += 1;
+            // A v1 body begins with anything. From who must not send one it says nothing, not even that keys were lost.
+            return self.refuses_v1(pair.1);
         };
         let Some(keys) = self.locals.get(&identity) else {
             return true;
@@ -572,7 +590,6 @@ impl Sessions {
             self.stats.drop_unit += 1;
             return true;
         }
-        let pair = (identity, Subnet::containing(source));
         match unit {
             Unit::CookieReply(reply) => self.on_cookie_reply(pair, source, &reply, now),
             Unit::Fragment(fragment) => {
@@ -618,7 +635,7 @@ impl Sessions {
     }
 
     /// The slot of `pair`, made if need be. `None`: no room.
-    fn slot_for(&mut self, pair: Pair, key: &PublicKey, now: Time) -> Option<usize> {
+    fn slot_for(&mut self, pair: Pair, key: &PublicKey, turn: Turn, now: Time) -> Option<usize> {
         if let Some(&slot) = self.slots.get(&pair) {
             match &self.remotes[slot] {
                 Some(remote) if remote.key == *key => return Some(slot),
@@ -640,7 +657,7 @@ impl Sessions {
                 self.remotes.len() - 1
             }
             None => {
-                let slot = self.idle_slot(now)?;
+                let slot = self.slot_to_give_up(turn, now)?;
                 self.remove(slot);
                 self.free.pop()?
             }
@@ -650,18 +667,28 @@ impl Sessions {
         Some(slot)
     }
 
-    fn idle_slot(&mut self, now: Time) -> Option<usize> {
+    /// Who makes room: somebody idle or whom our hosts never turned to, not heard of lately; for a packet of our own host also
+    /// the one of those strangers that has been silent for longest. Never a session that our hosts began.
+    fn slot_to_give_up(&mut self, turn: Turn, now: Time) -> Option<usize> {
+        let mut stranger: Option<(Time, usize)> = None;
         for _ in 0..EVICTION_TRIES.min(self.remotes.len()) {
             let slot = self.hand;
             self.hand = (self.hand + 1) % self.remotes.len();
-            if let Some(remote) = &self.remotes[slot]
-                && (remote.is_idle() || !remote.ours)
-                && now.since(remote.last_heard.unwrap_or(Time::ZERO)) >= ALIVE
-            {
+            let Some(remote) = &self.remotes[slot] else {
+                continue;
+            };
+            let heard = remote.last_heard.unwrap_or(Time::ZERO);
+            if (remote.is_idle() || !remote.ours) && now.since(heard) >= ALIVE {
                 return Some(slot);
             }
+            if !remote.ours && stranger.is_none_or(|(longest, _)| heard < longest) {
+                stranger = Some((heard, slot));
+            }
         }
-        None
+        match turn {
+            Turn::Ours => stranger.map(|(_, slot)| slot),
+            Turn::Theirs => None,
+        }
     }
 
     fn remove(&mut self, slot: usize) {

@@ -80,7 +80,7 @@ pub struct SessionStats {
     pub cookies_received: u64,
     /// Handshakes not begun or not answered because a budget was spent.
     pub over_budget: u64,
-    /// Handshake units for another address of ours, or that answer nothing.
+    /// Handshake units for another address of ours, or that answer nothing, and bodies that begin as one and are none.
     pub drop_unit: u64,
     /// Handshake units whose MAC is wrong.
     pub drop_mac1: u64,
@@ -96,7 +96,7 @@ pub struct SessionStats {
     pub strays: u64,
     /// Remote keys with which no agreement is possible.
     pub low_order: u64,
-    /// Remote identities for which the table had no room.
+    /// Remote identities for which the table had no room; whoever speaks v2 gets nothing then, never v1.
     pub table_full: u64,
     /// Sessions of remotes for whose pin there was no room.
     pub unpinned: u64,

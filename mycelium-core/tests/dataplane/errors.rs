@@ -343,8 +343,15 @@ fn a_notice_that_does_not_prove_itself_is_dropped() {
         60,
         &[&good_plaintext[..], &[0; 1400]].concat(),
     ));
-    // Another protocol, another ICMP type, another version of IP.
-    for (at, value) in [(20 + 6, 17), (60, 128), (60, 1), (61, 7), (20, 0x45)] {
+    // Another protocol, another ICMP type (Packet Too Big among them), another version of IP.
+    for (at, value) in [
+        (20 + 6, 17),
+        (60, 128),
+        (60, 1),
+        (60, 2),
+        (61, 7),
+        (20, 0x45),
+    ] {
         let mut plaintext = good_plaintext.clone();
         plaintext[at] = value;
         if (at, value) != (60, 1) {

@@ -8,7 +8,7 @@ use mycelium_core::wire::checksum;
 use mycelium_core::wire::data::BODY_OFFSET;
 use mycelium_core::wire::ipv6::Ipv6Packet;
 
-use crate::world::{World, is_unit, prefer};
+use crate::world::{World, empty_frame, is_unit, prefer};
 
 const BODY_HEAD: usize = BODY_OFFSET + 4;
 
@@ -447,6 +447,7 @@ fn a_flood_of_handshakes_is_told_cookies_and_honest_ones_get_through() {
     let mut world = World::new(configs);
     for from in 2..152 {
         world.send(from, 1, b"flood");
+        world.run(1);
     }
     world.send(0, 1, b"honest");
     world.run(35);
@@ -457,6 +458,11 @@ fn a_flood_of_handshakes_is_told_cookies_and_honest_ones_get_through() {
     let got = world.nodes[1].received();
     assert!(got.contains(&b"honest".to_vec()));
     assert_eq!(got.len(), 151, "cookies let all through in time: {stats:?}");
+    // And not by way of v1.
+    let to = world.address(1);
+    for from in (2..152).chain([0]) {
+        assert_eq!(world.nodes[from].protocol(to), Some(Protocol::V2), "{from}");
+    }
 }
 
 #[test]
@@ -566,4 +572,73 @@ fn without_a_session_nothing_is_left_out_of_a_checksum() {
     let packet = tcp(&world, 700);
     assert!(!world.send_partial(0, &packet, None));
     assert!(!world.send_partial(0, &packet, Some(256)));
+}
+
+#[test]
+fn a_full_table_makes_room_for_our_own_host_and_sends_no_speaker_of_v2_to_v1() {
+    let small = SessionConfig {
+        remotes: 2,
+        ..prefer()
+    };
+    // Strangers take all places, and go on talking.
+    let mut world = World::new(vec![small.clone(), prefer(), prefer(), prefer()]);
+    for from in [2, 3] {
+        world.send(from, 0, b"here I am");
+        world.run(100);
+    }
+    world.nodes[0].received();
+    world.send(0, 1, b"ours");
+    world.run(100);
+    assert_eq!(world.nodes[1].received(), [b"ours"]);
+    assert_eq!(
+        world.nodes[0].protocol(world.address(1)),
+        Some(Protocol::V2)
+    );
+
+    // All places belong to sessions that our own host began: one more is refused, and said so.
+    let mut world = World::new(vec![small, prefer(), prefer(), prefer()]);
+    for to in [2, 3] {
+        world.send(0, to, b"ours");
+        world.run(100);
+        assert_eq!(world.nodes[to].received(), [b"ours"]);
+    }
+    world.send(0, 1, b"one too many");
+    let mut to_it = 0;
+    let its = world.address(1).octets();
+    world.run_bent(Duration::from_secs(5), |frame| {
+        to_it += usize::from(frame[24..40] == its);
+        vec![frame]
+    });
+    assert_eq!(to_it, 0);
+    assert!(world.nodes[0].plane.session_stats().table_full > 0);
+    let told = world.nodes[0].out.packets.pop().unwrap();
+    assert_eq!((told[6], told[40], told[41]), (58, 1, 0), "no route");
+    // Those that have a place keep it.
+    world.send(0, 2, b"still");
+    world.run(100);
+    assert_eq!(world.nodes[2].received(), [b"still"]);
+}
+
+#[test]
+fn what_only_begins_as_a_handshake_unit_causes_none() {
+    for known in [true, false] {
+        let mut world = match known {
+            true => World::connected(vec![prefer(), prefer()]),
+            false => World::new(vec![prefer(), prefer()]),
+        };
+        // So that nothing was heard lately, and a packet that fits nothing would be looked at.
+        world.run(20_000);
+        let mut frame = empty_frame(world.address(0), world.address(1), 120);
+        frame[BODY_HEAD] = 1;
+        let before = world.nodes[1].plane.session_stats();
+        world.deliver(&frame);
+        world.run(2_000);
+        let after = world.nodes[1].plane.session_stats();
+        assert_eq!(after.drop_unit, before.drop_unit + 1, "counted");
+        if known {
+            assert_eq!(after.strays, before.strays, "no sign of lost keys");
+            assert_eq!(after.initiated, before.initiated);
+            assert_eq!(after.drop_v1, before.drop_v1, "and not tried as v1");
+        }
+    }
 }

@@ -365,3 +365,16 @@ impl World {
 pub(crate) fn is_unit(frame: &[u8]) -> bool {
     frame[BODY_OFFSET..].starts_with(&[0; 4])
 }
+
+/// A data packet whose body is `body_len` zero bytes.
+pub(crate) fn empty_frame(source: Ipv6Addr, destination: Ipv6Addr, body_len: u16) -> Vec<u8> {
+    let mut frame = vec![0; BODY_OFFSET + usize::from(body_len)];
+    let header = DataHeader {
+        body_len,
+        hop_limit: 60,
+        source,
+        destination,
+    };
+    header.write(frame.first_chunk_mut().unwrap());
+    frame
+}

@@ -13,7 +13,7 @@ use crate::session::responder::{HalfOpen, Room};
 use crate::session::transport::ReceiveError;
 use crate::time::Time;
 
-use super::{Action, LocalKeys, Locator, Opened, Sessions, fresh_index};
+use super::{Action, LocalKeys, Locator, Opened, Sessions, Turn, fresh_index};
 
 impl Sessions {
     /// The first packet of an initiator: its proof.
@@ -41,7 +41,7 @@ impl Sessions {
         };
         let mut half = self.half_open.remove(index)?;
         half.established.sender.release();
-        let slot = self.slot_for(pair, &half.established.remote_key, now)?;
+        let slot = self.slot_for(pair, &half.established.remote_key, Turn::Theirs, now)?;
         let session = Session {
             sender: half.established.sender,
             receiver: half.established.receiver,
