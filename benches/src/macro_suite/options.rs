@@ -28,7 +28,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub systems: Vec<String>,
 
-    /// Workloads [default: all but `idle`]
+    /// Workloads [default: all that the topology has]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub only: Vec<String>,
 
@@ -80,6 +80,8 @@ pub enum Topology {
     Direct,
     /// A–R–B.
     Relay,
+    /// A among ten others, for `idle` alone.
+    Star,
 }
 
 impl Topology {
@@ -88,6 +90,7 @@ impl Topology {
         match self {
             Self::Direct => "direct",
             Self::Relay => "relay",
+            Self::Star => "star",
         }
     }
 }

@@ -39,6 +39,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     for round in 1..=options.rounds {
         for topology in &options.topologies {
             for system in &systems {
+                if let Some(reason) = system.unfit(*topology) {
+                    eprintln!("{} without {}: {reason}", topology.name(), system.name());
+                    continue;
+                }
                 let name = system.name().to_owned();
                 let label = format!("round {round}, {}, {name}", topology.name());
                 let earlier = results.of(*topology, &name).clone();
@@ -121,14 +125,19 @@ fn visit(
         duration: Duration::from_secs_f64(options.seconds),
     };
     let mut outcome = Ok(());
-    for workload in workloads {
+    for workload in workloads.iter().filter(|workload| workload.fits(topology)) {
         // One that fails says so and leaves the others alone.
         if let Err(error) = workload.run(&bench, earlier, samples) {
             let words: Vec<String> = overlay.daemons.iter().map(Daemon::last_words).collect();
             outcome = Err(error.context(format!("{}\n{}", workload.name, words.join("\n"))));
         }
     }
-    for daemon in &overlay.daemons {
+    let is_star = topology == Topology::Star;
+    for daemon in overlay
+        .daemons
+        .iter()
+        .filter(|daemon| !is_star || daemon.role() == "a")
+    {
         let unit = format!("MiB of {}", daemon.role());
         samples.add("memory", &unit, daemon.peak_memory()?);
     }

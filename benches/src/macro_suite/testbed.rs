@@ -13,7 +13,10 @@ use super::options::Topology;
 /// How long an interface may take to appear.
 const INTERFACE: Duration = Duration::from_secs(10);
 
-/// Two ends, joined directly or through a relay.
+/// Others than A in a star.
+const LEAVES: usize = 10;
+
+/// Two ends, joined directly or through a relay; or one among many.
 #[derive(Debug)]
 pub struct Testbed {
     /// One end.
@@ -26,6 +29,8 @@ pub struct Testbed {
     pub first: Wire,
     /// R on the left, B on the right.
     pub second: Option<Wire>,
+    /// In a star the others than B, each with its wire: A on the left.
+    pub more: Vec<(Arc<Host>, Wire)>,
 }
 
 impl Testbed {
@@ -38,28 +43,39 @@ impl Testbed {
                 first: lab.wire(&a, &b)?,
                 second: None,
                 r: None,
+                more: Vec::new(),
                 a,
                 b,
             },
+            Topology::Star => {
+                let first = lab.wire(&a, &b)?;
+                let mut more = Vec::new();
+                for n in 1..LEAVES {
+                    let leaf = lab.host(&format!("leaf{n}"))?;
+                    let wire = lab.wire(&a, &leaf)?;
+                    more.push((leaf, wire));
+                }
+                Self {
+                    first,
+                    second: None,
+                    r: None,
+                    more,
+                    a,
+                    b,
+                }
+            }
             Topology::Relay => {
                 let r = lab.host("r")?;
                 Self {
                     first: lab.wire(&a, &r)?,
                     second: Some(lab.wire(&r, &b)?),
                     r: Some(r),
+                    more: Vec::new(),
                     a,
                     b,
                 }
             }
         })
-    }
-
-    /// Whether there is a relay.
-    pub fn topology(&self) -> Topology {
-        match self.r {
-            Some(_) => Topology::Relay,
-            None => Topology::Direct,
-        }
     }
 
     /// B's wire, on which B is the right end.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use netns_tests::probe::ping::Pinger;
 
-use super::options::Options;
+use super::options::{Options, Topology};
 use super::process::Daemon;
 use super::testbed::Testbed;
 
@@ -31,6 +31,12 @@ pub trait System {
     /// Why it cannot run here.
     fn missing(&self) -> Option<String>;
 
+    /// Why it has no such topology.
+    fn unfit(&self, topology: Topology) -> Option<String> {
+        let _ = topology;
+        None
+    }
+
     /// Start it; the ends need not reach each other yet. Files go to `scratch`.
     ///
     /// # Errors
@@ -47,21 +53,39 @@ pub struct Overlay {
     pub a: Ipv6Addr,
     /// Address of B in it.
     pub b: Ipv6Addr,
+    /// Addresses of the others in a star.
+    pub more: Vec<Ipv6Addr>,
 }
 
 impl Overlay {
-    /// Wait until pings from A to B are answered.
+    /// Wait until pings from A to all others are answered.
+    ///
+    /// # Errors
+    /// With what the daemons have printed, after a while or when one has ended.
     pub fn connected(&mut self, testbed: &Testbed) -> anyhow::Result<()> {
-        let pinger = Pinger::start(&testbed.a, self.b, Duration::from_millis(10))?;
-        let reply = pinger.first_reply(CONNECTED);
-        for daemon in &mut self.daemons {
-            daemon.check_alive()?;
+        for target in std::iter::once(self.b).chain(self.more.clone()) {
+            let pinger = Pinger::start(&testbed.a, target, Duration::from_millis(10))?;
+            let reply = pinger.first_reply(CONNECTED);
+            for daemon in &mut self.daemons {
+                daemon.check_alive()?;
+            }
+            reply.with_context(|| {
+                let words: Vec<String> = self.daemons.iter().map(Daemon::last_words).collect();
+                format!("{target} is not reached:\n{}", words.join("\n"))
+            })?;
         }
-        reply.with_context(|| {
-            let words: Vec<String> = self.daemons.iter().map(Daemon::last_words).collect();
-            format!("B is not reached:\n{}", words.join("\n"))
-        })?;
         Ok(())
+    }
+
+    /// The daemon of A.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn daemon_of_a(&self) -> anyhow::Result<&Daemon> {
+        let mut daemons = self.daemons.iter();
+        daemons
+            .find(|daemon| daemon.role() == "a")
+            .context("A has no daemon")
     }
 }
 

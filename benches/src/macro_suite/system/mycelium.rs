@@ -47,7 +47,6 @@ pub(super) fn variants(options: &Options) -> Vec<Mycelium> {
         pure("ours", &ours, "udp", &[]),
         pure("other", &other, "udp", &[]),
         pure("ours-tcp", &ours, "tcp", TCP_ONLY),
-        pure("ours-quic", &ours, "quic", &[]),
         pure("ours-v1-tcp", &ours, "tcp", V1_TCP),
         pure("ours-v1-quic", &ours, "quic", V1),
         pure("upstream-tcp", &upstream, "tcp", &[]),
@@ -71,7 +70,7 @@ impl Mycelium {
         &self,
         host: &Arc<Host>,
         scratch: &Path,
-        peer: Option<&Port>,
+        peers: &[&Port],
         tun: bool,
     ) -> anyhow::Result<(Daemon, PublicKey)> {
         let role = host.name();
@@ -101,10 +100,11 @@ impl Mycelium {
         } else {
             command.arg("--no-tun");
         }
-        if let Some(peer) = peer {
-            command
-                .arg("--peers")
-                .arg(format!("{}://{}:{PORT}", self.scheme, peer.v4()));
+        if !peers.is_empty() {
+            command.arg("--peers");
+        }
+        for peer in peers {
+            command.arg(format!("{}://{}:{PORT}", self.scheme, peer.v4()));
         }
         Ok((
             Daemon::start(host, role, scratch, &mut command)?,
@@ -128,17 +128,27 @@ impl System for Mycelium {
 
     fn start(&self, testbed: &Testbed, scratch: &Path) -> anyhow::Result<Overlay> {
         let mut daemons = Vec::new();
+        let mut b_peers = Vec::new();
         if let Some(r) = &testbed.r {
-            daemons.push(self.node(r, scratch, None, false)?.0);
+            daemons.push(self.node(r, scratch, &[], false)?.0);
+            b_peers.push(&testbed.last().left);
         }
-        let b_peer = testbed.r.is_some().then(|| &testbed.last().left);
-        let (b, b_key) = self.node(&testbed.b, scratch, b_peer, true)?;
-        let (a, a_key) = self.node(&testbed.a, scratch, Some(&testbed.first.right), true)?;
+        let mut more = Vec::new();
+        let mut a_peers = vec![&testbed.first.right];
+        for (leaf, wire) in &testbed.more {
+            let (daemon, key) = self.node(leaf, scratch, &[], true)?;
+            daemons.push(daemon);
+            more.push(key.address());
+            a_peers.push(&wire.right);
+        }
+        let (b, b_key) = self.node(&testbed.b, scratch, &b_peers, true)?;
+        let (a, a_key) = self.node(&testbed.a, scratch, &a_peers, true)?;
         daemons.extend([b, a]);
         Ok(Overlay {
             daemons,
             a: a_key.address(),
             b: b_key.address(),
+            more,
         })
     }
 }

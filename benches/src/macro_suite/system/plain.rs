@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{Overlay, System, address};
+use crate::macro_suite::options::Topology;
 use crate::macro_suite::process::{Daemon, run_tool};
 use crate::macro_suite::testbed::{Testbed, wait_for_interface};
 use crate::plain::GSO_MAX_SIZE;
@@ -61,6 +62,10 @@ impl System for Plain {
             .then(|| "iproute2 is not installed".to_owned())
     }
 
+    fn unfit(&self, topology: Topology) -> Option<String> {
+        (topology == Topology::Star).then(|| "a forwarder has one other end".to_owned())
+    }
+
     fn start(&self, testbed: &Testbed, scratch: &Path) -> anyhow::Result<Overlay> {
         let mut daemons = Vec::new();
         if let (Some(r), Some(second)) = (&testbed.r, &testbed.second) {
@@ -81,6 +86,7 @@ impl System for Plain {
             daemons,
             a: address(1),
             b: address(2),
+            more: Vec::new(),
         })
     }
 }

@@ -13,6 +13,8 @@ use crate::macro_suite::process::{Daemon, find_program, run_tool};
 use crate::macro_suite::testbed::{Testbed, wait_for_interface};
 
 const PORT: u16 = 51_820;
+/// Number of the first address of a star's other leaves.
+const FIRST_LEAF: u16 = 10;
 /// What `wg-quick` would set.
 const MTU: u32 = 1420;
 
@@ -141,15 +143,35 @@ impl System for WireGuard {
             r.configure(3, &peers, scratch)?;
         }
         let [beyond_a, beyond_b] = &beyond;
-        a.configure(
-            1,
-            &[Peer {
-                public_key: beyond_a,
-                endpoint: first_right,
-                allowed: all(),
-            }],
-            scratch,
-        )?;
+        let others = if testbed.more.is_empty() {
+            all()
+        } else {
+            one(2)
+        };
+        let mut leaves = Vec::new();
+        for ((leaf, wire), n) in testbed.more.iter().zip(FIRST_LEAF..) {
+            let (interface, daemon) = Interface::start(leaf, scratch)?;
+            daemons.insert(0, daemon);
+            let [left, right] = Testbed::underlay(wire, PORT);
+            let peer = Peer {
+                public_key: &a.public_key,
+                endpoint: left,
+                allowed: one(1),
+            };
+            interface.configure(n, &[peer], scratch)?;
+            leaves.push((interface, right, n));
+        }
+        let mut peers = vec![Peer {
+            public_key: beyond_a,
+            endpoint: first_right,
+            allowed: others,
+        }];
+        peers.extend(leaves.iter().map(|(leaf, endpoint, n)| Peer {
+            public_key: &leaf.public_key,
+            endpoint: *endpoint,
+            allowed: one(*n),
+        }));
+        a.configure(1, &peers, scratch)?;
         b.configure(
             2,
             &[Peer {
@@ -163,6 +185,7 @@ impl System for WireGuard {
             daemons,
             a: address(1),
             b: address(2),
+            more: leaves.iter().map(|(_, _, n)| address(*n)).collect(),
         })
     }
 }

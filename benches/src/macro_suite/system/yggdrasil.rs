@@ -83,8 +83,22 @@ impl System for Yggdrasil {
             b_peers.push(last_left);
         }
         let (daemon_b, b) = node(&testbed.b, &[last_right], &b_peers, "overlay", scratch)?;
-        let (daemon_a, a) = node(&testbed.a, &[], &[first_right], "overlay", scratch)?;
+        let mut a_peers = vec![first_right];
+        let mut more = Vec::new();
+        for (leaf, wire) in &testbed.more {
+            let [_, right] = Testbed::underlay(wire, PORT);
+            let (daemon, address) = node(leaf, &[right], &[], "overlay", scratch)?;
+            daemons.push(daemon);
+            more.push(address);
+            a_peers.push(right);
+        }
+        let (daemon_a, a) = node(&testbed.a, &[], &a_peers, "overlay", scratch)?;
         daemons.extend([daemon_b, daemon_a]);
-        Ok(Overlay { daemons, a, b })
+        Ok(Overlay {
+            daemons,
+            a,
+            b,
+            more,
+        })
     }
 }

@@ -3,9 +3,11 @@
 mod bulk;
 mod datagrams;
 mod echo;
+mod idle;
 
 use std::time::Duration;
 
+use super::options::Topology;
 use super::results::Samples;
 use super::system::Overlay;
 use super::testbed::Testbed;
@@ -27,6 +29,7 @@ enum Kind {
     Ordered,
     Datagrams { size: usize, segmented: bool },
     RoundTrip,
+    Idle,
 }
 
 /// What a workload runs on.
@@ -97,9 +100,19 @@ pub const ALL: &[Workload] = &[
     ),
     datagrams("udp512g", "the same with 512 bytes", 512, true),
     datagrams("udp1400g", "the same with 1400 bytes", 1400, true),
+    Workload {
+        name: "idle",
+        about: "processor share and memory of A over a minute beside ten others, without traffic; in a star only",
+        kind: Kind::Idle,
+    },
 ];
 
 impl Workload {
+    /// Whether it means anything there.
+    pub fn fits(&self, topology: Topology) -> bool {
+        matches!(self.kind, Kind::Idle) == (topology == Topology::Star)
+    }
+
     /// Run it; `earlier` are the figures of earlier rounds, which may shorten a search.
     ///
     /// # Errors
@@ -120,6 +133,7 @@ impl Workload {
                 datagrams::measure(self.name, bench, size, segmented, earlier, samples)
             }
             Kind::RoundTrip => echo::idle(self.name, bench, samples),
+            Kind::Idle => idle::measure(self.name, bench, samples),
         }
     }
 }
