@@ -25,17 +25,19 @@ pub(super) fn cases() -> Vec<Case> {
         outbound("outbound/v1/1400", V1, 1400),
         outbound("outbound/v2/100", V2, 100),
         outbound("outbound/v2/1400", V2, 1400),
-        Case::new("outbound/v2/super", SUPER_CALLS, super_outbound),
+        outbound_tcp("outbound/v2/1400/partial", CALLS, 1, false),
+        outbound_tcp("outbound/v2/super", SUPER_CALLS, SEGMENTS, false),
+        outbound_tcp("outbound/v2/super/whole", SUPER_CALLS, SEGMENTS, true),
         inbound("inbound/v1/100", V1, 100),
         inbound("inbound/v1/1400", V1, 1400),
         inbound("inbound/v2/100", V2, 100),
         inbound("inbound/v2/1400", V2, 1400),
-        Case::new("inbound/v2/super", SUPER_CALLS, super_inbound),
+        whole("inbound/v2/super/whole", FROM_HOST, |b| b),
         forward("forward/v1/100", V1, 100),
         forward("forward/v1/1400", V1, 1400),
         forward("forward/v2/100", V2, 100),
         forward("forward/v2/1400", V2, 1400),
-        Case::new("forward/v2/super", SUPER_CALLS, super_forward),
+        whole("forward/v2/super/whole", FROM_PEER, |_| relay(V2)),
     ]
 }
 
@@ -89,13 +91,10 @@ fn receiving(mut station: Station, frames: Vec<Vec<u8>>, out: usize) -> impl FnM
     }
 }
 
-/// A TCP super-packet as a TUN gives it.
-fn super_packet(a: &Station, b: &Station) -> Vec<u8> {
-    let mut packet = crate::packet(
-        a.address,
-        b.address,
-        TCP_HEADERS + SEGMENTS * usize::from(SEGMENT),
-    );
+/// A TCP packet of a TUN with that many full segments, its checksum left to others.
+fn tcp(a: &Station, b: &Station, segments: usize) -> Vec<u8> {
+    let len = TCP_HEADERS + segments * usize::from(SEGMENT);
+    let mut packet = crate::packet(a.address, b.address, len);
     packet[6] = 6;
     // Offset of the data in words, and ACK.
     packet[40 + 12] = 8 << 4;
@@ -103,32 +102,40 @@ fn super_packet(a: &Station, b: &Station) -> Vec<u8> {
     packet
 }
 
-fn send_super(a: &mut Station, packet: &[u8]) {
+fn send_tcp(a: &mut Station, packet: &[u8]) {
+    let segment = (packet.len() > TCP_HEADERS + usize::from(SEGMENT)).then_some(SEGMENT);
     let taken = a
         .plane
-        .from_host_whole(IdentityId::NODE, packet, SEGMENT, &mut a.ports);
+        .from_host_partial(IdentityId::NODE, packet, segment, &mut a.ports);
     assert!(taken, "{:?}", a.plane.stats());
 }
 
-fn super_outbound() -> impl FnMut() + 'static {
-    let [mut a, b] = pair(Version::V2);
-    let packet = super_packet(&a, &b);
-    move || {
-        send_super(&mut a, black_box(&packet));
-        assert_eq!(a.take_out()[FROM_PEER], 1);
-    }
+fn outbound_tcp(name: &'static str, calls: u32, segments: usize, is_stream: bool) -> Case {
+    Case::new(name, calls, move || {
+        let [mut a, b] = pair(Version::V2);
+        a.ports.is_stream = is_stream;
+        let packet = tcp(&a, &b, segments);
+        let frames = if is_stream { 1 } else { segments };
+        move || {
+            send_tcp(&mut a, black_box(&packet));
+            assert_eq!(a.take_out()[FROM_PEER] as usize, frames);
+        }
+    })
 }
 
-fn super_inbound() -> impl FnMut() + 'static {
-    let [mut a, b] = pair(Version::V2);
-    let packet = super_packet(&a, &b);
-    let frames = sealed(&mut a, SUPER_CALLS, |a| send_super(a, &packet));
-    receiving(b, frames, FROM_HOST)
-}
-
-fn super_forward() -> impl FnMut() + 'static {
-    let [mut a, b] = pair(Version::V2);
-    let packet = super_packet(&a, &b);
-    let frames = sealed(&mut a, SUPER_CALLS, |a| send_super(a, &packet));
-    receiving(relay(Version::V2), frames, FROM_PEER)
+/// A super-packet that was sealed as one, at `station` of A and B.
+fn whole(
+    name: &'static str,
+    out: usize,
+    station: impl FnOnce(Station) -> Station + 'static,
+) -> Case {
+    Case::new(name, SUPER_CALLS, move || {
+        let [mut a, b] = pair(Version::V2);
+        a.ports.is_stream = true;
+        let packet = tcp(&a, &b, SEGMENTS);
+        let frames = sealed(&mut a, SUPER_CALLS, |a| send_tcp(a, &packet));
+        let mut station = station(b);
+        station.ports.is_stream = true;
+        receiving(station, frames, out)
+    })
 }

@@ -37,6 +37,8 @@ pub(super) struct Shelf {
     slot: Vec<u8>,
     len: usize,
     pub(super) keeps: bool,
+    /// Links are streams, which carry super-packets as they are.
+    pub(super) is_stream: bool,
     pub(super) frames: Vec<Vec<u8>>,
     /// Packets committed to peers and to hosts.
     pub(super) out: [u32; 2],
@@ -65,7 +67,7 @@ impl Ports for Shelf {
     }
 
     fn carries_whole(&self, _peer: PeerId) -> bool {
-        true
+        self.is_stream
     }
 
     fn host_slot(&mut self, _identity: IdentityId, len: usize) -> Option<&mut [u8]> {
@@ -74,6 +76,10 @@ impl Ports for Shelf {
 
     fn commit_host(&mut self, _identity: IdentityId) {
         self.out[1] += 1;
+    }
+
+    fn commit_host_partial(&mut self, identity: IdentityId) {
+        self.commit_host(identity);
     }
 
     fn host_slot_whole(&mut self, _identity: IdentityId, len: usize) -> Option<&mut [u8]> {
