@@ -45,6 +45,10 @@ pub enum Error {
         /// Why not.
         error: io::Error,
     },
+    /// Networks of this host.
+    #[cfg(target_os = "linux")]
+    #[error("{0}")]
+    Net(String),
     /// The demo failed.
     #[cfg(target_os = "linux")]
     #[error(transparent)]
@@ -52,6 +56,13 @@ pub enum Error {
     /// Standard output does not take the answer.
     #[error("cannot write the answer: {0}")]
     Output(io::Error),
+}
+
+#[cfg(target_os = "linux")]
+impl From<node_integration::reconcile::ReconcileError> for Error {
+    fn from(error: node_integration::reconcile::ReconcileError) -> Self {
+        Self::Net(error.to_string())
+    }
 }
 
 impl From<io::Error> for Error {

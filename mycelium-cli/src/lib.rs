@@ -13,12 +13,16 @@ use mycelium_api::Address;
 use mycelium_api::client::Client;
 
 #[cfg(target_os = "linux")]
+pub mod attach;
+#[cfg(target_os = "linux")]
 pub mod demo;
 mod error;
 pub mod generate_keys;
 pub mod identities;
 pub mod inspect;
 pub mod key_file;
+#[cfg(target_os = "linux")]
+pub mod net;
 pub mod peers;
 mod quantity;
 pub mod routes;
@@ -73,6 +77,22 @@ pub enum Command {
     /// are renewed and forgotten, no replay, hybrid against quantum computers) or as in mycelium 0.7 (v1), whether it
     /// is held to that (pinned), and what was dropped. Without a subcommand, sessions are listed.
     Sessions(sessions::Args),
+    /// User networks of this host: create, delete, list, show, apply
+    ///
+    /// A user network is an identity of the node with a namespace and a bridge of its own, to which virtual machines,
+    /// containers and services are attached. What is wanted is a directory of files; `apply` makes it so. Without a
+    /// subcommand, networks are listed.
+    #[cfg(target_os = "linux")]
+    Net(net::Args),
+    /// Attach a virtual machine, a container or a service to a user network
+    ///
+    /// It gets an address that follows from its name or seed. Nobody can connect to it but those that --allow names,
+    /// and it can use no address but its own.
+    #[cfg(target_os = "linux")]
+    Attach(attach::Args),
+    /// Detach a workload from a user network
+    #[cfg(target_os = "linux")]
+    Detach(attach::DetachArgs),
     /// Show an overlay at work: three nodes in network namespaces of their own, A, R and B, where R only relays
     ///
     /// Brings the nodes up, shows their addresses, peers and routes, pings B from A, moves data and prints the rate.
@@ -153,6 +173,12 @@ fn execute(
     match command {
         #[cfg(target_os = "linux")]
         Command::Demo(args) => return Ok(demo::run(args)?),
+        #[cfg(target_os = "linux")]
+        Command::Net(args) => net::run(args, &context.client(), out, remarks),
+        #[cfg(target_os = "linux")]
+        Command::Attach(args) => attach::run(args, &context.client(), out, remarks),
+        #[cfg(target_os = "linux")]
+        Command::Detach(args) => attach::detach(&args, &context.client(), remarks),
         Command::Status(args) => {
             status::run(&args, &context.client(), &context.key_file(), out, remarks)
         }

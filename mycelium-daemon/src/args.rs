@@ -149,6 +149,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u32).range(1..=120))]
     pub session_rekey_interval: Option<u32>,
 
+    /// Carry the user networks that are described in this directory, and answer their guests [default: none]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub net_dir: Option<PathBuf>,
+
     /// Firewall mark (SO_MARK) of everything sent to peers
     #[arg(long, value_name = "MARK")]
     pub firewall_mark: Option<u32>,

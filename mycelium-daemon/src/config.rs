@@ -53,6 +53,8 @@ pub struct Config {
     pub firewall_mark: Option<u32>,
     /// Sessions with other identities.
     pub sessions: SessionSettings,
+    /// Directory that describes user networks; `None`: there are none.
+    pub net_dir: Option<PathBuf>,
     /// Log level of the file; the flags win over it.
     pub log_level: Option<Level>,
     /// Identities besides the node's own.
@@ -81,6 +83,7 @@ impl Config {
             ),
             ("tun_name or no_tun", self.tun_name != new.tun_name),
             ("firewall_mark", self.firewall_mark != new.firewall_mark),
+            ("net_dir", self.net_dir != new.net_dir),
             (
                 "session_policy, session_key_file or state_dir",
                 self.sessions != new.sessions,
@@ -322,6 +325,7 @@ struct FileConfig {
     session_policy: Option<SessionPolicy>,
     session_key_file: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    net_dir: Option<PathBuf>,
     log_level: Option<Level>,
     identities: Vec<IdentityConfig>,
 }
@@ -364,6 +368,7 @@ impl FileConfig {
                 "session_policy" => config.session_policy = Some(field.policy()?),
                 "session_key_file" => config.session_key_file = Some(field.string()?.into()),
                 "state_dir" => config.state_dir = Some(field.string()?.into()),
+                "net_dir" => config.net_dir = Some(field.string()?.into()),
                 "log_level" => config.log_level = Some(field.level()?),
                 "identities" => config.identities = field.identities()?,
                 "update_workers" => {
@@ -621,6 +626,7 @@ fn merge(file: FileConfig, flags: &NodeArgs, notices: &mut Vec<Notice>) -> Confi
             state_dir: flags.state_dir.clone().or(file.state_dir),
             rekey_interval: flags.session_rekey_interval,
         },
+        net_dir: flags.net_dir.clone().or(file.net_dir),
         log_level: file.log_level,
         identities: file.identities,
     }

@@ -90,7 +90,7 @@ impl From<HostError> for io::Error {
     }
 }
 
-/// An interface that is up and has its address. Gone when dropped.
+/// An interface that is up and has its address. Gone when dropped, unless it was made persistent before.
 pub struct HostInterface {
     device: SyncDevice,
     name: String,
@@ -105,7 +105,8 @@ impl std::fmt::Debug for HostInterface {
 }
 
 impl HostInterface {
-    /// Create TUN `name` with `address`/7 and bring it up, in the network namespace at path `netns` if given.
+    /// Create TUN `name` with `address`/7 and bring it up, in the network namespace at path `netns` if given. A
+    /// persistent TUN of that name is taken as it is.
     ///
     /// The address is usable at once.
     ///
@@ -177,7 +178,8 @@ fn create(name: &str, address: Ipv6Addr) -> Result<SyncDevice, HostError> {
     let device = DeviceBuilder::new()
         .name(name)
         .mtu(MTU)
-        .enable(false)
+        // A persistent one that is up stays up: with it stay the routes that lead to it.
+        .inherit_enable_state()
         .with(|builder| {
             builder.offload(true);
         })

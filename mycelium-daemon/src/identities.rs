@@ -51,9 +51,9 @@ pub struct IdentityRecord {
 }
 
 /// Device and inode of a network namespace: names and paths may come to mean another one.
-type NamespaceId = (u64, u64);
+pub(crate) type NamespaceId = (u64, u64);
 
-fn namespace_id(path: &Path) -> Option<NamespaceId> {
+pub(crate) fn namespace_id(path: &Path) -> Option<NamespaceId> {
     let namespace = std::fs::metadata(path).ok()?;
     Some((namespace.dev(), namespace.ino()))
 }

@@ -25,6 +25,7 @@ pub mod identities;
 pub mod identity;
 pub mod logging;
 pub mod metrics;
+mod net_dir;
 pub mod node;
 pub mod notify;
 pub mod peering;

@@ -35,6 +35,7 @@ use crate::link::quic::QuicEndpoint;
 use crate::link::reset::ResetSecret;
 use crate::link::{Established, tcp};
 use crate::logging::{self, Level, LogControl};
+use crate::net_dir;
 use crate::notify::Notifier;
 use crate::peering::dialer::{Dialer, QuicState};
 use crate::peering::handle::PeerHandle;
@@ -339,6 +340,11 @@ impl RunningNode<'_> {
             identities.configure(&wanted, &health).await;
             identities.follow_namespaces(health).await;
         });
+        if let Some(directory) = self.config.net_dir.clone() {
+            let (identities, health) = (self.identities.clone(), self.health.clone());
+            self.tasks
+                .spawn(net_dir::follow(directory, identities, health));
+        }
         Ok(quic)
     }
 

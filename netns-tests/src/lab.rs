@@ -74,6 +74,15 @@ impl Lab {
         }))
     }
 
+    /// A namespace that somebody else made, as a host.
+    pub fn adopt(&self, name: &str, namespace: Namespace) -> Arc<Host> {
+        Arc::new(Host {
+            name: name.to_owned(),
+            namespace,
+            interfaces: AtomicU16::new(0),
+        })
+    }
+
     /// Join two hosts by a wire with an IPv4 and an IPv6 network of its own.
     pub fn wire(&self, left: &Arc<Host>, right: &Arc<Host>) -> anyhow::Result<Wire> {
         let network = self.network();

@@ -17,6 +17,7 @@
 //! | `MYCELIUM_TEST_STRICT` | `1`: assert the strict figures (quiet machine, release build) and more repetitions |
 //! | `MYCELIUM_TEST_LOG` | `debug`: nodes log at that level |
 
+pub mod attach;
 pub mod capture;
 pub mod daemon;
 pub mod figures;

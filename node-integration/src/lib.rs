@@ -10,7 +10,7 @@
 //! - [`link`]: interfaces, addresses and routes over rtnetlink;
 //! - [`desired`]: user networks and attachments as they are described; [`object`]: what they consist of; [`plan`]: what
 //!   must be done to get there; [`kernel`]: what is there; [`directory`] and [`reconcile`]: a directory of descriptions,
-//!   and making things so;
+//!   and making things so; [`host`]: all that together, for users;
 //! - [`guest`]: how a guest learns its address;
 //! - [`sysctl`]: settings below `/proc/sys/net` of a namespace;
 //! - [`userns`]: the same rights for an ordinary user.
@@ -22,6 +22,7 @@ pub mod desired;
 pub mod directory;
 mod error;
 pub mod guest;
+pub mod host;
 pub mod kernel;
 pub mod link;
 pub mod named;
@@ -30,6 +31,7 @@ pub mod naming;
 mod netlink;
 pub mod object;
 pub mod plan;
+pub mod plugin;
 pub mod reconcile;
 pub mod secret;
 pub mod sysctl;

@@ -4,11 +4,11 @@ mod expand;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use expand::{GATEWAY_LINK_LOCAL, attachment, network};
+pub use expand::{GATEWAY_LINK_LOCAL, OVERLAY_MTU, attachment, namespace_of, network};
 
 use crate::desired::Allow;
 use crate::naming::Mac;
@@ -329,8 +329,14 @@ impl Object {
             vec![in_place(place), Key::Link(place.clone(), link.clone())]
         };
         match self {
-            Self::Namespace { .. } | Self::Identity { .. } | Self::HostMasquerade { .. } => {
-                Vec::new()
+            Self::Namespace { .. } | Self::HostMasquerade { .. } => Vec::new(),
+            // The node has the interface open: of another one it must be told.
+            Self::Identity {
+                tun_name, netns, ..
+            } => {
+                let name = Path::new(netns).file_name().unwrap_or_default();
+                let place = Place::Named(name.to_string_lossy().into_owned());
+                vec![Key::Link(place, tun_name.clone())]
             }
             Self::Link(link) => {
                 let mut containers = vec![in_place(&link.place)];
@@ -419,10 +425,11 @@ impl Object {
     }
 
     /// Whether it is removed also when a container of it goes. Newer kernels keep the rules of an interface for one of
-    /// the same name (since 6.16), and the host's end of a cable goes some time after the namespace of the other.
+    /// the same name (since 6.16), the host's end of a cable goes some time after the namespace of the other, and the node
+    /// keeps identities.
     pub fn must_be_removed(&self) -> bool {
         match self {
-            Self::PortFilter(_) => true,
+            Self::PortFilter(_) | Self::Identity { .. } => true,
             Self::Link(link) => matches!(link.kind, LinkKind::Veth(_)),
             _ => false,
         }

@@ -291,6 +291,11 @@ impl Reconciler {
         Ok(entries)
     }
 
+    /// Whether an entry was made, or begun.
+    pub fn is_noted(&self, entry: &Entry) -> bool {
+        self.note_path(entry).is_file()
+    }
+
     fn note_path(&self, entry: &Entry) -> PathBuf {
         match entry {
             Entry::Network(network) => Directory::new(&self.notes).network_path(network),

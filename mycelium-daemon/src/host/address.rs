@@ -44,7 +44,13 @@ pub(super) fn add(index: u32, address: Ipv6Addr, prefix_len: u8) -> io::Result<(
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&message)
             .map_err(io::Error::other)?;
         match message.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                return match error.to_io() {
+                    // A persistent interface has kept it.
+                    error if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    error => Err(error),
+                };
+            }
             NetlinkPayload::Error(_) => is_added = true,
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
                 is_routed |= is_local_route(&route, address);

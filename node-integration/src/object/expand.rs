@@ -13,7 +13,7 @@ use crate::naming::Mac;
 /// answers that they are too big; a shorter MTU here would drop them without a word.
 const SEGMENT_MTU: u32 = 1500;
 /// What the overlay carries.
-const OVERLAY_MTU: u32 = 1400;
+pub const OVERLAY_MTU: u32 = 1400;
 /// All addresses of the overlay.
 const OVERLAY: (Ipv6Addr, u8) = (Ipv6Addr::new(0x400, 0, 0, 0, 0, 0, 0, 0), 7);
 /// The gateway's link-local address, the same in every network.
@@ -289,6 +289,16 @@ pub fn attachment(network: &Network, attachment: &Attachment) -> Vec<Object> {
     objects
 }
 
+/// The namespace of a workload's interface: a name below `/run/netns`, or a path; `None`: the host's own, or a virtual
+/// machine's business.
+pub fn namespace_of(network: &Network, attachment: &Attachment) -> Option<String> {
+    match inside(network, attachment)? {
+        Place::Host => None,
+        Place::Named(name) => Some(name),
+        Place::Path(path) => Some(path.to_string_lossy().into_owned()),
+    }
+}
+
 /// The namespace with the workload's interface; `None`: none, it is a virtual machine's.
 fn inside(network: &Network, attachment: &Attachment) -> Option<Place> {
     let name = attachment.spec.netns.as_deref();
@@ -331,6 +341,12 @@ fn inner(network: &Network, attachment: &Attachment, place: &Place) -> Vec<Objec
         mtu: None,
     };
     let mut objects = vec![
+        // What is announced to virtual machines would add an address that this workload may not use.
+        Object::Setting {
+            place: place.clone(),
+            key: format!("ipv6/conf/{link}/accept_ra"),
+            value: "0".to_owned(),
+        },
         Object::Up {
             place: place.clone(),
             link: link.clone(),

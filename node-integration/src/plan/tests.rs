@@ -45,7 +45,7 @@ impl Model {
             .there
             .values()
             .filter(|object| object.containers().iter().any(|key| gone.contains(key)))
-            .filter(|object| !matches!(object, Object::PortFilter(_)))
+            .filter(|object| !stays(object))
             .map(Object::key)
             .collect();
         for key in inside {
@@ -82,10 +82,7 @@ impl Model {
                     );
                 }
                 let before = self.there.insert(key, object.clone());
-                assert!(
-                    before.is_none() || matches!(object, Object::PortFilter(_)),
-                    "{step}: it is there"
-                );
+                assert!(before.is_none() || stays(object), "{step}: it is there");
             }
             Step::Mend(_) => {
                 let before = self.there.insert(key, object.clone());
@@ -113,6 +110,11 @@ impl Model {
             .map(|(_, object)| object.clone())
             .collect()
     }
+}
+
+/// What the kernel, or the node, keeps when its containers go.
+fn stays(object: &Object) -> bool {
+    matches!(object, Object::PortFilter(_) | Object::Identity { .. })
 }
 
 fn network(name: &str, key: u8, masquerade: bool) -> Network {

@@ -43,6 +43,10 @@ const DROP: u32 = 0;
 const MAP: u32 = 8;
 const VERDICTS: u32 = 0xffff_ff00;
 
+/// Types of keys as `nft` numbers them, which shows them so, and their bytes.
+const IPV4_ADDRESS: (u32, u32) = (7, 4);
+const IPV6_ADDRESS: (u32, u32) = (8, 16);
+
 /// What a port's filter counts.
 const PORT_COUNTERS: [&str; 6] = ["mac", "source", "router", "discovery", "rate", "other"];
 
@@ -129,17 +133,18 @@ impl Rules<'_> {
         self.batch.make(Verb::NewRule, self.family, &rule);
     }
 
-    fn set(&mut self, name: &str, key_length: u32, id: u32, is_map: bool) {
+    fn set(&mut self, name: &str, (key_type, key_length): (u32, u32), is_map: bool) {
         let mut set = Attributes::new()
             .text(1, TABLE)
             .text(2, name)
             .word(3, if is_map { MAP } else { 0 })
-            .word(4, 0)
+            .word(4, key_type)
             .word(5, key_length);
         if is_map {
             set = set.word(6, VERDICTS);
         }
-        let set = set.word(10, id);
+        // Its number within the transaction; there is one set in each.
+        let set = set.word(10, 1);
         self.batch.make(Verb::NewSet, self.family, &set);
     }
 
@@ -247,7 +252,7 @@ pub(super) fn network(batch: &mut Batch, filter: &NetworkFilter) {
     for counter in ["invalid", "refused", "input"] {
         rules.counter(counter);
     }
-    rules.set(WORKLOADS, 16, 1, true);
+    rules.set(WORKLOADS, IPV6_ADDRESS, true);
     let place = |hook| (hook, FILTER_PRIORITY, None);
     rules.base_chain(FORWARD, "filter", place(HOOK_FORWARD), DROP, digest);
     // Packet Too Big above all, also for connections that are not known here.
@@ -335,7 +340,7 @@ pub(super) fn host_masquerade(batch: &mut Batch, source: Ipv4Addr) {
         family: Family::Ipv4,
     };
     rules.table();
-    rules.set(MASQUERADED, 4, 1, false);
+    rules.set(MASQUERADED, IPV4_ADDRESS, false);
     let place = (HOOK_POSTROUTING, SOURCE_NAT_PRIORITY, None);
     rules.base_chain(POSTROUTING, "nat", place, ACCEPT, 0);
     let rule = Expressions::new().source4_in(MASQUERADED);

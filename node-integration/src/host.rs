@@ -1,0 +1,197 @@
+//! What users of a host do: create and delete networks, attach and detach workloads. Each is written down and made, or
+//! neither.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::desired::{
+    Attachment, AttachmentSpec, DesiredError, MAX_ATTACHMENTS, Masquerade, Name, Network,
+    NetworkSpec,
+};
+use crate::directory::{Directory, DirectoryError};
+use crate::object;
+use crate::reconcile::{Entry, ReconcileError, Reconciler, Registrar, entry_of};
+
+/// Where a host's descriptions and notes are.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Descriptions.
+    pub directory: Directory,
+    /// Notes of what was made.
+    pub notes: PathBuf,
+}
+
+impl Host {
+    /// Only one process works on a host at a time: wait for the others.
+    ///
+    /// # Errors
+    /// When the notes cannot be opened.
+    pub fn open(&self) -> Result<Reconciler, ReconcileError> {
+        Reconciler::open(&self.notes)
+    }
+
+    /// Create a network, or change it to be as described. With masquerade and no pair given, a free one is taken.
+    ///
+    /// # Errors
+    /// [`ReconcileError`]; a new network leaves nothing behind then.
+    pub fn create_network(
+        &self,
+        name: &Name,
+        spec: &NetworkSpec,
+        registrar: &mut dyn Registrar,
+    ) -> Result<Network, ReconcileError> {
+        let mut reconciler = self.open()?;
+        let is_new = !self.directory.network_path(name).exists();
+        let network = self.directory.save_network(name, spec)?;
+        let entry = Entry::Network(name.clone());
+        let objects = object::network(&network);
+        if let Err(error) = reconciler.apply(&entry, &objects, registrar) {
+            if is_new {
+                self.directory.remove_network(name)?;
+            }
+            return Err(error);
+        }
+        Ok(network)
+    }
+
+    /// A masquerade pair that no network has.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn free_pair(&self) -> Result<Masquerade, DirectoryError> {
+        let (networks, _) = self.directory.networks()?;
+        let taken: BTreeSet<u16> = networks
+            .iter()
+            .filter_map(|network| Some(network.spec.masquerade?.pair))
+            .collect();
+        // The limit on identities is far below the number of pairs.
+        let pair = (0..Masquerade::PAIRS).find(|pair| !taken.contains(pair));
+        Ok(Masquerade {
+            pair: pair.unwrap_or_default(),
+        })
+    }
+
+    /// Delete a network and its attachments.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn delete_network(
+        &self,
+        name: &Name,
+        registrar: &mut dyn Registrar,
+    ) -> Result<(), ReconcileError> {
+        let mut reconciler = self.open()?;
+        // It is not wanted any more from here on, whatever happens.
+        let forgotten = self.directory.remove_network(name);
+        let mut entries = reconciler.entries()?;
+        entries.retain(|entry| match entry {
+            Entry::Network(network) | Entry::Attachment(network, _) => network == name,
+        });
+        entries.sort_by_key(|entry| matches!(entry, Entry::Network(_)));
+        let was_made = !entries.is_empty();
+        for entry in entries {
+            reconciler.apply(&entry, &[], registrar)?;
+        }
+        match forgotten {
+            Err(DirectoryError::NoNetwork(_)) if was_made => Ok(()),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Attach a workload, or change its attachment to be as described. The network is made first if it is not there.
+    ///
+    /// # Errors
+    /// [`ReconcileError`]; a new attachment leaves nothing behind then.
+    pub fn attach(
+        &self,
+        network: &Name,
+        name: &Name,
+        spec: &AttachmentSpec,
+        registrar: &mut dyn Registrar,
+    ) -> Result<(Network, Attachment), ReconcileError> {
+        let mut reconciler = self.open()?;
+        let network = self.directory.network(network)?;
+        let mut spec = spec.clone();
+        let earlier = self.directory.attachment(&network, name).ok();
+        if network.spec.masquerade.is_some() && spec.ipv4.is_none() {
+            spec.ipv4 = match &earlier {
+                Some(earlier) if earlier.spec.ipv4.is_some() => earlier.spec.ipv4,
+                _ => Some(self.free_ipv4(&network)?),
+            };
+        }
+        if earlier.is_none() {
+            let found = self.directory.attachment_names(&network.name)?.len() + 1;
+            if found > MAX_ATTACHMENTS {
+                let error = DesiredError::TooMany {
+                    what: "attachments of a network",
+                    found,
+                    limit: MAX_ATTACHMENTS,
+                };
+                let path = self.directory.network_path(&network.name);
+                return Err(DirectoryError::Desired { path, error }.into());
+            }
+        }
+        let attachment = self.directory.save_attachment(&network, name, &spec)?;
+        let outcome = self.make(&mut reconciler, &network, &attachment, registrar);
+        if let Err(error) = outcome {
+            match earlier {
+                None => self.directory.remove_attachment(&network.name, name)?,
+                Some(earlier) => {
+                    self.directory
+                        .save_attachment(&network, name, &earlier.spec)?;
+                }
+            }
+            return Err(error);
+        }
+        Ok((network, attachment))
+    }
+
+    fn make(
+        &self,
+        reconciler: &mut Reconciler,
+        network: &Network,
+        attachment: &Attachment,
+        registrar: &mut dyn Registrar,
+    ) -> Result<(), ReconcileError> {
+        let base = Entry::Network(network.name.clone());
+        if !reconciler.is_noted(&base) {
+            reconciler.apply(&base, &object::network(network), registrar)?;
+        }
+        let objects = object::attachment(network, attachment);
+        reconciler.apply(&entry_of(network, attachment), &objects, registrar)?;
+        Ok(())
+    }
+
+    fn free_ipv4(&self, network: &Network) -> Result<u16, DirectoryError> {
+        let (attachments, _) = self.directory.attachments(network)?;
+        let taken: BTreeSet<u16> = attachments
+            .iter()
+            .filter_map(|attachment| attachment.spec.ipv4)
+            .collect();
+        let limit = u16::try_from(MAX_ATTACHMENTS).unwrap_or(u16::MAX);
+        Ok((0..limit)
+            .find(|number| !taken.contains(number))
+            .unwrap_or_default())
+    }
+
+    /// Detach a workload. Safe while it runs: its interface loses its cable.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NoAttachment`] when there is neither a description nor anything made; [`ReconcileError`].
+    pub fn detach(
+        &self,
+        network: &Name,
+        name: &Name,
+        registrar: &mut dyn Registrar,
+    ) -> Result<(), ReconcileError> {
+        let mut reconciler = self.open()?;
+        let forgotten = self.directory.remove_attachment(network, name);
+        let entry = Entry::Attachment(network.clone(), name.clone());
+        let was_made = reconciler.is_noted(&entry);
+        reconciler.apply(&entry, &[], registrar)?;
+        match forgotten {
+            Err(DirectoryError::NoAttachment(..)) if was_made => Ok(()),
+            outcome => Ok(outcome?),
+        }
+    }
+}
