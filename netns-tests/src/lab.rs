@@ -199,6 +199,14 @@ impl Port {
             .with_context(|| format!("no interface {}", self.interface))
     }
 
+    /// Wait until the interface has a link-local address that can be used: routers and their hosts ask for each other's
+    /// addresses from it.
+    pub fn wait_for_link_local(&self, limit: Duration) -> anyhow::Result<()> {
+        wait::until("a link-local address", limit, || {
+            Ok(self.has_link_local()?.then_some(()))
+        })
+    }
+
     /// Whether the interface has a link-local address that has passed duplicate address detection.
     fn has_link_local(&self) -> anyhow::Result<bool> {
         // Address, index, prefix length, scope (20: link), flags (bits 6 and 3: tentative, failed), name.
@@ -227,14 +235,10 @@ impl Switch {
 
     /// Wait until every host has a usable link-local address, as LAN discovery needs.
     pub fn wait_for_link_local(&self, limit: Duration) -> anyhow::Result<()> {
-        wait::until("link-local addresses", limit, || {
-            for port in &self.ports {
-                if !port.has_link_local()? {
-                    return Ok(None);
-                }
-            }
-            Ok(Some(()))
-        })
+        for port in &self.ports {
+            port.wait_for_link_local(limit)?;
+        }
+        Ok(())
     }
 
     /// Whether anything is carried. Carriers stay up.

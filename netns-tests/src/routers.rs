@@ -120,6 +120,11 @@ impl TwoNetworks {
             v6 = ours.v6(),
         );
         impair::firewall(&r, &rules)?;
+        for wire in [&first, &second, &out] {
+            for port in [&wire.left, &wire.right] {
+                port.wait_for_link_local(PATIENCE)?;
+            }
+        }
         Ok(Self {
             at_b: theirs.clone(),
             a,
