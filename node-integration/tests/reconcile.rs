@@ -3,92 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
-use std::path::Path;
-use std::process::Command;
+mod common;
 
-use nix::sched::{CloneFlags, unshare};
+use common::{key, on_a_host, ping, state};
 use node_integration::desired::{AttachmentSpec, Kind, Masquerade, NetworkSpec};
-use node_integration::directory::Directory;
 use node_integration::object::{Object, Place};
-use node_integration::reconcile::{Entry, NoNode, ReconcileError, Reconciler};
-use node_integration::secret::{NetworkKey, Seed};
-use node_integration::{Namespace, link, named, object, userns};
-use tempfile::TempDir;
-
-/// A host of its own for one test, with a directory and notes.
-struct Host {
-    scratch: TempDir,
-}
-
-impl Host {
-    fn directory(&self) -> Directory {
-        Directory::new(self.scratch.path().join("net.d"))
-    }
-
-    fn open(&self) -> Reconciler {
-        Reconciler::open(&self.scratch.path().join("notes")).unwrap()
-    }
-
-    fn reconcile(&self) -> usize {
-        let reports = self
-            .open()
-            .reconcile(&self.directory(), &mut NoNode, false)
-            .unwrap();
-        reports
-            .iter()
-            .map(|report| {
-                assert!(
-                    report.error.is_none(),
-                    "{}: {}",
-                    report.entry,
-                    report.error.as_ref().unwrap()
-                );
-                report.steps.len()
-            })
-            .sum()
-    }
-}
-
-/// Run a test in network and mount namespaces of its own, if that is possible here.
-fn on_a_host(test: impl FnOnce(&Host) + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        let kinds = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-        if let Err(errno) = unshare(kinds) {
-            eprintln!("cannot run: {errno}");
-            return;
-        }
-        userns::make_mounts_private().unwrap();
-        std::fs::create_dir_all(named::DIRECTORY).unwrap();
-        userns::cover_with_memory(Path::new(named::DIRECTORY)).unwrap();
-        test(&Host {
-            scratch: tempfile::tempdir().unwrap(),
-        });
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn key(byte: u8) -> NetworkKey {
-    NetworkKey::from_raw(&[byte; 32]).unwrap()
-}
-
-/// Everything of this namespace that tests could leave behind.
-fn state() -> BTreeSet<String> {
-    let current = Namespace::current().unwrap();
-    let mut state: BTreeSet<String> = link::names(&current).unwrap().into_iter().collect();
-    state.extend(named::list().unwrap());
-    state
-}
-
-fn ping(from: &Namespace, to: Ipv6Addr) -> bool {
-    let mut ping = Command::new("ping");
-    ping.args(["-6", "-n", "-c", "1", "-W", "1", &to.to_string()]);
-    from.run(|| ping.output().unwrap().status.success())
-        .unwrap()
-}
+use node_integration::reconcile::{Entry, NoNode, ReconcileError};
+use node_integration::secret::Seed;
+use node_integration::{Namespace, link, named, object};
 
 #[test]
 fn a_network_and_its_attachments_come_and_go() {
