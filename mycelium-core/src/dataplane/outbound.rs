@@ -3,14 +3,14 @@
 use rand_chacha::rand_core::Rng;
 
 use crate::addr::{self, Subnet};
-use crate::crypto::aead::NONCE_LEN;
+use crate::crypto::aead::{AeadKey, NONCE_LEN};
 use crate::fib::Lookup;
 use crate::io::IdentityId;
 use crate::wire::data::{BODY_OFFSET, DataHeader, V1_OVERHEAD};
 use crate::wire::icmpv6::IcmpError;
 use crate::wire::ipv6::{self, Ipv6Packet};
 use crate::wire::tcp_mss;
-use crate::wire::user_data::{self, UserDataType};
+use crate::wire::user_data::UserDataType;
 
 use crate::session::path::Route;
 use crate::session::table::{RemoteHint, Way};
@@ -19,6 +19,39 @@ use super::keys::{NoKey, Payer};
 use super::pending::Arrival;
 use super::sealed::Outgoing;
 use super::{DataPlane, Ports, Waiting};
+
+/// Write a v1 data packet to `slot`, and seal it; `write` fills in the packet of the host. False if there is no room.
+#[inline]
+pub(super) fn write_v1(
+    slot: &mut [u8],
+    header: &DataHeader,
+    hints: bool,
+    key: &AeadKey,
+    nonce: [u8; NONCE_LEN],
+    write: impl FnOnce(&mut [u8]),
+) -> bool {
+    let Some((head, body)) = slot.split_first_chunk_mut::<BODY_OFFSET>() else {
+        return false;
+    };
+    header.write(head);
+    let Some((rest, nonce_field)) = body.split_last_chunk_mut() else {
+        return false;
+    };
+    let Some((plaintext, tag_field)) = rest.split_last_chunk_mut() else {
+        return false;
+    };
+    let Some((kind, packet)) = plaintext.split_first_chunk_mut() else {
+        return false;
+    };
+    *kind = match hints {
+        false => UserDataType::Packet.header(),
+        true => UserDataType::Packet.header_with_hint(),
+    };
+    write(packet);
+    *tag_field = key.seal(nonce, &[], plaintext);
+    *nonce_field = nonce;
+    true
+}
 
 impl DataPlane {
     pub(super) fn outbound(
@@ -162,24 +195,15 @@ impl DataPlane {
             self.stats.drop_peer_full += 1;
             return;
         };
-        let Some((head, body)) = slot.split_first_chunk_mut::<BODY_OFFSET>() else {
-            self.stats.drop_peer_full += 1;
-            return;
-        };
-        header.write(head);
-        let sealed_len = user_data::HEADER_LEN + len;
-        let kind = match self.sessions.is_off() {
-            true => UserDataType::Packet.header(),
-            false => UserDataType::Packet.header_with_hint(),
-        };
-        body[..user_data::HEADER_LEN].copy_from_slice(&kind);
-        body[user_data::HEADER_LEN..sealed_len].copy_from_slice(packet);
         let mut nonce = [0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
-        let tag = key.key.seal(nonce, &[], &mut body[..sealed_len]);
-        let (tag_field, nonce_field) = body[sealed_len..].split_at_mut(tag.len());
-        tag_field.copy_from_slice(&tag);
-        nonce_field.copy_from_slice(&nonce);
+        let hints = !self.sessions.is_off();
+        if !write_v1(slot, &header, hints, key.key, nonce, |room| {
+            room.copy_from_slice(packet);
+        }) {
+            self.stats.drop_peer_full += 1;
+            return;
+        }
         key.mark_used();
         ports.commit_peer(entry.next_hop);
         self.stats.sent += 1;

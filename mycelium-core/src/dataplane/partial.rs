@@ -1,20 +1,26 @@
 //! Hot path: see docs/architecture.md#hot-path. TCP and UDP of hosts with offloads: checksums that cover the pseudo-header only,
 //! and super-packets that are still to be cut (docs/protocol.md §14).
 //!
-//! The tag of the packet stands for the rest of the checksum, so on a session nobody computes one; and one look at routes and
-//! sessions serves all segments, which are cut straight into their buffers. Whatever is not so simple, the caller makes
-//! ordinary packets of.
+//! On a session the tag of the packet stands for the rest of the checksum, so nobody computes one; v1 needs it. One look at
+//! routes and keys serves all segments, which are cut straight into their buffers. Whatever is not so simple, the caller
+//! makes ordinary packets of.
+
+use rand_chacha::rand_core::Rng as _;
 
 use crate::addr::{self, Subnet};
+use crate::crypto::aead::NONCE_LEN;
 use crate::fib::Lookup;
 use crate::io::IdentityId;
 use crate::session::path::{Fit, Route};
 use crate::session::stub::{self, Stub};
 use crate::session::table::{RemoteHint, Way};
 use crate::wire::checksum;
-use crate::wire::data::DataHeader;
+use crate::wire::data::{DataHeader, V1_OVERHEAD};
 use crate::wire::ipv6::{self, Ipv6Packet};
+use crate::wire::tcp_mss;
 
+use super::keys::Payer;
+use super::outbound::write_v1;
 use super::sealed::{ADDED, Outgoing, write_sealed};
 use super::{DataPlane, Ports};
 
@@ -32,10 +38,11 @@ const UNFIT_FLAGS: u8 = 0x26;
 const UDP_HEADER_LEN: usize = 8;
 const UDP_LENGTH: std::ops::Range<usize> = 4..6;
 
-/// A packet that may go on a session, and where to.
+/// A packet that may go, and where to.
 #[derive(Clone, Copy)]
 pub(super) struct Ready<'a> {
-    pub(super) slot: usize,
+    /// Its session; `None`: v1.
+    session: Option<usize>,
     pub(super) route: Route,
     pub(super) out: Outgoing,
     pub(super) packet: &'a [u8],
@@ -132,8 +139,13 @@ impl DataPlane {
         let Some(ready) = self.ready(identity, packet) else {
             return false;
         };
-        let sent = segment.is_some_and(|segment| self.try_whole(&ready, segment, ports))
-            || self.try_cut(&ready, segment, ports).is_some();
+        let sent = match ready.session {
+            Some(slot) => {
+                segment.is_some_and(|segment| self.try_whole(&ready, slot, segment, ports))
+                    || self.try_cut(&ready, slot, segment, ports).is_some()
+            }
+            None => self.try_cut_v1(&ready, segment, ports).is_some(),
+        };
         if sent {
             self.stats.host_packets += 1;
             self.stats.host_bytes += packet.len() as u64;
@@ -148,8 +160,7 @@ impl DataPlane {
         let (source, destination) = (view.source(), view.destination());
         let local = self.identities.get(identity)?;
         let subnet = Subnet::containing(destination);
-        if self.sessions.is_off()
-            || view.len() != packet.len()
+        if view.len() != packet.len()
             || !local.origin.subnet.contains(source)
             || !addr::is_overlay(destination)
             || destination.is_multicast()
@@ -164,13 +175,15 @@ impl DataPlane {
             key: &entry.public_key,
             speaks_v2: entry.speaks_v2,
         };
-        let Way::V2(slot) = self.sessions.way((identity, subnet), hint, self.now) else {
-            return None;
+        let session = match self.sessions.way((identity, subnet), hint, self.now) {
+            Way::V2(slot) => Some(slot),
+            Way::V1 => None,
+            Way::Wait | Way::Full | Way::Conflict => return None,
         };
         entry.mark_used();
         let (header, rest) = packet.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
         Some(Ready {
-            slot,
+            session,
             route: Route {
                 next_hop: entry.next_hop,
                 direct: entry.direct,
@@ -190,21 +203,14 @@ impl DataPlane {
     fn try_cut(
         &mut self,
         ready: &Ready<'_>,
+        slot: usize,
         segment: Option<u16>,
         ports: &mut impl Ports,
     ) -> Option<()> {
         let Ready {
-            slot,
-            route,
-            out,
-            start,
-            ..
+            route, out, start, ..
         } = *ready;
-        let cut = Cut::of(start[6], ready.rest, segment)?;
-        let longest = ipv6::HEADER_LEN + cut.header.len() + cut.segment.min(cut.data.len());
-        if longest > usize::from(self.config.mtu) {
-            return None;
-        }
+        let (cut, longest) = self.cut(ready, segment)?;
         let fit = self
             .sessions
             .fit(slot, route, longest, longest + ADDED, self.now);
@@ -235,6 +241,83 @@ impl DataPlane {
         }
         if sent > 0 {
             self.sessions.on_sent(slot, sent as u64, self.now);
+            self.stats.sent += sent as u64;
+            self.count_packets(out.source, out.destination, sent, bytes);
+        }
+        Some(())
+    }
+
+    fn cut<'a>(&self, ready: &Ready<'a>, segment: Option<u16>) -> Option<(Cut<'a>, usize)> {
+        let cut = Cut::of(ready.start[6], ready.rest, segment)?;
+        let longest = ipv6::HEADER_LEN + cut.header.len() + cut.segment.min(cut.data.len());
+        (longest <= usize::from(self.config.mtu)).then_some((cut, longest))
+    }
+
+    /// As v1, where every packet needs its checksum.
+    fn try_cut_v1(
+        &mut self,
+        ready: &Ready<'_>,
+        segment: Option<u16>,
+        ports: &mut impl Ports,
+    ) -> Option<()> {
+        let Ready {
+            route, out, packet, ..
+        } = *ready;
+        let (cut, _) = self.cut(ready, segment)?;
+        let local = self.identities.get(out.identity)?;
+        let subnet = Subnet::containing(out.destination);
+        let Lookup::Remote(entry) = self.fib.fib().lookup(subnet) else {
+            return None;
+        };
+        let key = self.keys.get(
+            out.identity,
+            &local.origin.secret,
+            subnet,
+            &entry.public_key,
+            Payer::Host,
+            self.now,
+        );
+        let key = key.ok()?;
+        let hints = !self.sessions.is_off();
+        let limit = self.config.max_segment_size;
+        let ip = packet.first_chunk::<{ ipv6::HEADER_LEN }>()?;
+        let segments = cut.segments();
+        let (mut sent, mut bytes) = (0, 0);
+        let mut room = [0; TCP_LONGEST_HEADER];
+        for number in 0..segments {
+            let (upper, data) = cut.get(number, &mut room);
+            let payload = u16::try_from(upper.len() + data.len()).ok()?;
+            let len = ipv6::HEADER_LEN + usize::from(payload);
+            let header = DataHeader {
+                body_len: u16::try_from(len + V1_OVERHEAD).ok()?,
+                hop_limit: out.hop_limit,
+                source: out.source,
+                destination: out.destination,
+            };
+            let wire_len = header.packet_len();
+            let Some(buffer) = ports.peer_slot(route.next_hop, wire_len) else {
+                self.stats.drop_peer_full += (segments - number) as u64;
+                break;
+            };
+            let mut nonce = [0; NONCE_LEN];
+            self.rng.fill_bytes(&mut nonce);
+            let clamped = &mut self.stats.mss_clamped;
+            write_v1(buffer, &header, hints, key.key, nonce, |room| {
+                let (front, rest) = room.split_at_mut(ipv6::HEADER_LEN);
+                front.copy_from_slice(ip);
+                front[4..6].copy_from_slice(&payload.to_be_bytes());
+                let (front, rest) = rest.split_at_mut(upper.len());
+                front.copy_from_slice(upper);
+                rest.copy_from_slice(data);
+                checksum::set_whole(room);
+                *clamped += u64::from(tcp_mss::clamp(room, limit));
+            });
+            ports.commit_peer(route.next_hop);
+            sent += 1;
+            bytes += wire_len;
+        }
+        if sent > 0 {
+            key.mark_used();
             self.stats.sent += sent as u64;
             self.count_packets(out.source, out.destination, sent, bytes);
         }

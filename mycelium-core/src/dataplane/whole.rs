@@ -65,16 +65,17 @@ impl DataPlane {
     pub(super) fn try_whole(
         &mut self,
         ready: &Ready<'_>,
+        slot: usize,
         segment: u16,
         ports: &mut impl Ports,
     ) -> bool {
         let Ready {
-            slot,
             route,
             out,
             packet,
             start,
             rest,
+            ..
         } = *ready;
         let len = stub::LEN + rest.len();
         let Ok(number) = u16::try_from(len) else {

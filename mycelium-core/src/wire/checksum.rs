@@ -20,12 +20,13 @@ pub fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len:
 
 /// The sum over `bytes` as 16-bit words, the last one padded with a zero.
 pub fn sum(bytes: &[u8]) -> u64 {
-    // Four bytes at a time: 2^32 of them fit, and the folding makes up for the rest.
+    // Four bytes at a time, in the order of this machine: the sum is that of swapped words, swapped (RFC 1071 §2).
     let (quads, rest) = bytes.as_chunks::<4>();
-    let mut sum: u64 = quads
+    let native: u64 = quads
         .iter()
-        .map(|quad| u64::from(u32::from_be_bytes(*quad)))
+        .map(|quad| u64::from(u32::from_ne_bytes(*quad)))
         .sum();
+    let mut sum = u64::from(u16::from_be_bytes(fold(native).to_ne_bytes()));
     let (words, last) = rest.as_chunks::<2>();
     for word in words {
         sum += u64::from(u16::from_be_bytes(*word));
@@ -81,6 +82,15 @@ pub fn is_whole(packet: &ipv6::Ipv6Packet<'_>) -> bool {
     fold(u64::from(pseudo) + sum(packet.payload())) == 0xffff
 }
 
+/// Write the whole checksum of `packet`, as in [`set_partial`].
+pub fn set_whole(packet: &mut [u8]) -> bool {
+    let field = match packet.get(6) {
+        Some(&ipv6::TCP) => TCP_FIELD,
+        _ => UDP_FIELD,
+    };
+    set_partial(packet) && complete(packet, ipv6::HEADER_LEN, field).is_some()
+}
+
 /// Complete the partial checksum in the field at `offset` of what starts at `start`. `None` if that is not in the packet.
 pub fn complete(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
     let covered = packet.get_mut(start..)?;
@@ -120,6 +130,8 @@ mod tests {
                 assert!(set_partial(&mut other));
                 assert_ne!(other, good);
                 complete(&mut other, ipv6::HEADER_LEN, field).unwrap();
+                assert_eq!(other, good);
+                assert!(set_partial(&mut other) && set_whole(&mut other));
                 assert_eq!(other, good);
                 *other.last_mut().unwrap() ^= 1;
                 assert!(!is_whole(&ipv6::Ipv6Packet::parse(&other).unwrap()));

@@ -566,12 +566,31 @@ fn a_checksum_that_the_host_left_to_others_is_left_to_the_other_host() {
 }
 
 #[test]
-fn without_a_session_nothing_is_left_out_of_a_checksum() {
+fn v1_packets_leave_with_a_checksum() {
     let mut world = World::new(vec![prefer(), prefer()]);
     world.route(0, 1, false, true);
+    world.route(1, 0, false, true);
     let packet = tcp(&world, 700);
-    assert!(!world.send_partial(0, &packet, None));
-    assert!(!world.send_partial(0, &packet, Some(256)));
+    assert!(world.send_partial(0, &packet, None));
+    assert!(world.send_partial(0, &packet, Some(256)));
+    // A connection that begins learns how long segments may be.
+    let mut syn = tcp(&world, 4);
+    syn[52] = 6 << 4;
+    syn[53] = 2;
+    syn[60..].copy_from_slice(&[2, 4, 5, 0xa0]);
+    assert!(world.send_partial(0, &syn, None));
+    world.run(50);
+    assert!(world.nodes[1].out.partial.is_empty());
+    let got = std::mem::take(&mut world.nodes[1].out.packets);
+    let lengths: Vec<_> = got.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [760, 316, 316, 248, 64]);
+    for packet in &got {
+        assert!(checksum::is_whole(&Ipv6Packet::parse(packet).unwrap()));
+    }
+    assert_eq!(got[0][60..], packet[60..]);
+    let data: Vec<u8> = got[1..4].iter().flat_map(|s| s[60..].to_vec()).collect();
+    assert_eq!(data, packet[60..]);
+    assert_eq!(got[4][60..], [2, 4, 4, 6]);
 }
 
 #[test]
