@@ -68,7 +68,8 @@ pub struct Endpoint {
     pub proto: Protocol,
     /// Address; of an endpoint given by name, the one last resolved, or `[::]:port` before the first answer.
     pub addr: EndpointAddress,
-    /// The DNS name that the operator gave, without port (ours).
+    /// The DNS name that the operator gave, without port; of a guest whose monitor shows its vsock as a Unix socket, the
+    /// path of that (ours).
     pub host: Option<String>,
 }
 
@@ -86,7 +87,8 @@ impl Endpoint {
     pub fn address_text(&self) -> String {
         match (&self.host, self.addr) {
             (Some(host), EndpointAddress::Socket(address)) => format!("{host}:{}", address.port()),
-            (_, address) => address.to_string(),
+            (Some(path), EndpointAddress::Vsock { port, .. }) => format!("{path}:{port}"),
+            (None, address) => address.to_string(),
         }
     }
 }

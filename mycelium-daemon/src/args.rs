@@ -95,6 +95,16 @@ pub struct NodeArgs {
     #[arg(short = 'q', long, value_name = "PORT")]
     pub quic_listen_port: Option<u16>,
 
+    /// Port for peers over vsock: a guest's host, or guests of this host [default: off]
+    #[arg(long, value_name = "PORT")]
+    pub vsock_listen_port: Option<u32>,
+
+    /// Unix socket at which a monitor (Cloud Hypervisor, Firecracker) shows a guest's vsock; repeatable
+    ///
+    /// The node then listens for that guest at PATH_PORT, with the port of --vsock-listen-port, or 9651.
+    #[arg(long, value_name = "PATH")]
+    pub vsock_socket: Option<Vec<PathBuf>>,
+
     /// UDP port of the beacons that find peers on the local network [default: 9650]
     #[arg(long, value_name = "PORT")]
     pub peer_discovery_port: Option<u16>,
@@ -175,8 +185,6 @@ pub(crate) struct NotYet {
     #[arg(long, hide = true)]
     enable_dns: bool,
     #[arg(long, hide = true, num_args = 0..=1)]
-    vsock_listen_port: Option<Option<OsString>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     network_name: Option<Option<OsString>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     network_key_file: Option<Option<OsString>>,
@@ -188,11 +196,6 @@ impl NotYet {
             (self.topic_config.is_some(), "--topic-config", "messages"),
             (self.cdn_cache.is_some(), "--cdn-cache", "content delivery"),
             (self.enable_dns, "--enable-dns", "a DNS resolver"),
-            (
-                self.vsock_listen_port.is_some(),
-                "--vsock-listen-port",
-                "vsock links",
-            ),
             (
                 self.network_name.is_some(),
                 "--network-name",
@@ -342,12 +345,7 @@ mod tests {
 
     #[test]
     fn flags_of_missing_features_are_refused() {
-        for flag in [
-            "--enable-dns",
-            "--cdn-cache",
-            "--topic-config",
-            "--vsock-listen-port",
-        ] {
+        for flag in ["--enable-dns", "--cdn-cache", "--topic-config"] {
             let error = of(&[flag]).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(flag), "{error}");

@@ -37,6 +37,10 @@ pub struct Config {
     pub tcp_listen_port: u16,
     /// UDP port for QUIC peers; `None`: no QUIC at all.
     pub quic_listen_port: Option<u16>,
+    /// vsock port for peers; `None`: none is opened at the socket family.
+    pub vsock_listen_port: Option<u32>,
+    /// Sockets at which monitors show the vsock of guests.
+    pub vsock_sockets: Vec<PathBuf>,
     /// Beacons on the local network; `None`: off.
     pub discovery: Option<Discovery>,
     /// Address of the HTTP API.
@@ -72,6 +76,11 @@ impl Config {
             (
                 "quic_listen_port or disable_quic",
                 self.quic_listen_port != new.quic_listen_port,
+            ),
+            (
+                "vsock_listen_port or vsock_sockets",
+                (self.vsock_listen_port, &self.vsock_sockets)
+                    != (new.vsock_listen_port, &new.vsock_sockets),
             ),
             ("peer discovery", self.discovery != new.discovery),
             ("api_addr", self.api_address != new.api_address),
@@ -312,6 +321,8 @@ struct FileConfig {
     tcp_listen_port: Option<u16>,
     disable_quic: Option<bool>,
     quic_listen_port: Option<u16>,
+    vsock_listen_port: Option<u32>,
+    vsock_sockets: Option<Vec<String>>,
     no_tun: Option<bool>,
     tun_name: Option<String>,
     disable_peer_discovery: Option<bool>,
@@ -358,6 +369,10 @@ impl FileConfig {
                 "peer_discovery_interfaces" | "peer_discovery_interface" => {
                     config.peer_discovery_interfaces = Some(field.strings()?);
                 }
+                "vsock_listen_port" => {
+                    config.vsock_listen_port = Some(field.number("a port, 0 to 4294967295")?)
+                }
+                "vsock_sockets" => config.vsock_sockets = Some(field.strings()?),
                 "api_addr" => config.api_addr = Some(field.address()?),
                 "api_socket" => config.api_socket = Some(field.string()?.into()),
                 "jsonrpc_addr" => config.jsonrpc_addr = Some(field.address()?),
@@ -374,8 +389,8 @@ impl FileConfig {
                 "update_workers" => {
                     field.number::<u8>("1 to 254")?;
                 }
-                "topic_config" | "cdn_cache" | "enable_dns" | "vsock_listen_port"
-                | "network_name" | "network_key_file" => notices.push(Notice {
+                "topic_config" | "cdn_cache" | "enable_dns" | "network_name"
+                | "network_key_file" => notices.push(Notice {
                     code: "config-key-not-supported",
                     text: format!(
                         "{}: {} is ignored: this node does not have that feature yet",
@@ -587,6 +602,11 @@ fn merge(file: FileConfig, flags: &NodeArgs, notices: &mut Vec<Notice>) -> Confi
                 .quic_listen_port
                 .or(file.quic_listen_port)
                 .unwrap_or(DEFAULT_PEER_PORT)
+        }),
+        vsock_listen_port: flags.vsock_listen_port.or(file.vsock_listen_port),
+        vsock_sockets: flags.vsock_socket.clone().unwrap_or_else(|| {
+            let paths = file.vsock_sockets.unwrap_or_default();
+            paths.into_iter().map(PathBuf::from).collect()
         }),
         discovery: (!discovery_off).then(|| Discovery {
             port: flags

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::args::CommandLine;
-use crate::config::{self, ApiSocket, Config};
+use crate::config::{self, ApiSocket, Config, DEFAULT_PEER_PORT};
 use crate::descriptors;
 use crate::engine::{AttachedLink, Engine, EngineConfig, EngineHandle};
 use crate::health::Health;
@@ -33,7 +33,7 @@ use crate::identities::{self, Identities};
 use crate::identity;
 use crate::link::quic::QuicEndpoint;
 use crate::link::reset::ResetSecret;
-use crate::link::{Established, tcp};
+use crate::link::{Established, tcp, vsock};
 use crate::logging::{self, Level, LogControl};
 use crate::net_dir;
 use crate::notify::Notifier;
@@ -301,6 +301,7 @@ impl RunningNode<'_> {
     ) -> anyhow::Result<Option<Arc<QuicEndpoint>>> {
         let (port_sender, port) = watch::channel(None);
         self.listen_tcp(listener, port_sender);
+        self.listen_vsock();
         let (interfaces_sender, interfaces) = watch::channel(Arc::new(Interfaces::new()));
         self.watch_network(interfaces_sender);
         self.discover(public_key, port, interfaces);
@@ -384,6 +385,43 @@ impl RunningNode<'_> {
                 attempt = tcp::listen(port, mark);
             }
         });
+    }
+
+    /// One that cannot be opened now is tried again: the module is loaded later, the directory made later.
+    fn listen_vsock(&mut self) {
+        let port = self.config.vsock_listen_port;
+        let family = port.map(|port| (None, port));
+        let monitors = self.config.vsock_sockets.iter();
+        let default = u32::from(DEFAULT_PEER_PORT);
+        let monitors = monitors.map(|path| (Some(path.clone()), port.unwrap_or(default)));
+        for (number, (path, port)) in (1..).zip(monitors.chain(family)) {
+            let (health, peers) = (self.health.clone(), self.peers.clone());
+            self.tasks.spawn(async move {
+                let place = match &path {
+                    Some(path) => vsock::monitor_socket(path, port).display().to_string(),
+                    None => format!("vsock port {port}"),
+                };
+                let open = || match &path {
+                    Some(path) => vsock::Listener::monitor(path, port, number),
+                    None => vsock::Listener::family(port),
+                };
+                let listener = loop {
+                    match open() {
+                        Ok(listener) => break listener,
+                        Err(error) => {
+                            let text = format!("cannot accept guests at {place}: {error}");
+                            let hint =
+                                "it is tried again; see --vsock-listen-port and --vsock-socket";
+                            health.raise("vsock-unusable", &place, text, hint);
+                        }
+                    }
+                    tokio::time::sleep(PORT_RETRY).await;
+                };
+                health.clear("vsock-unusable", &place);
+                health.listening(ListenerService::Vsock, &place);
+                listener::accept_vsock(listener, peers).await;
+            });
+        }
     }
 
     fn watch_network(&mut self, interfaces: watch::Sender<Arc<Interfaces>>) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mycelium_api::{
-    ConnectionState, Health as ApiHealth, Identity, Info, Metric, PacketStatEntry,
+    ConnectionState, EndpointAddress, Health as ApiHealth, Identity, Info, Metric, PacketStatEntry,
     PacketStatistics, PeerCounts, PeerDetails, PeerStats, PeerType, Protocol, PublicKey,
     QueriedSubnet, Route, RouteCounts, Session, Status, Traffic, TunStatus, Warning,
 };
@@ -24,6 +24,7 @@ use crate::engine::{EngineError, EngineHandle, EngineSnapshot};
 use crate::health::Health;
 use crate::host::{self, guard};
 use crate::identities::{Identities, IdentityRecord};
+use crate::link::vsock;
 use crate::peering::endpoint::{Endpoint, Scheme, Target};
 use crate::peering::handle::PeerHandle;
 use crate::peering::view::{Connection, LinkView, Origin, PeerView, Peers};
@@ -425,9 +426,26 @@ fn api_endpoint(endpoint: &Endpoint, resolved: Option<SocketAddr>) -> mycelium_a
         Scheme::Tcp => Protocol::Tcp,
         Scheme::Quic => Protocol::Quic,
         Scheme::Udp => Protocol::Udp,
+        Scheme::Vsock => Protocol::Vsock,
     };
     match &endpoint.target {
         Target::Address(address) => mycelium_api::Endpoint::socket(proto, *address),
+        Target::Vsock { cid, port } => mycelium_api::Endpoint {
+            proto,
+            addr: EndpointAddress::Vsock {
+                cid: *cid,
+                port: *port,
+            },
+            host: None,
+        },
+        Target::Monitor { path, port } => mycelium_api::Endpoint {
+            proto,
+            addr: EndpointAddress::Vsock {
+                cid: vsock::ANY,
+                port: *port,
+            },
+            host: Some(path.clone()),
+        },
         Target::Name { host, port } => {
             let unknown = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port));
             mycelium_api::Endpoint {
@@ -475,6 +493,10 @@ fn next_hop(link: &LinkView) -> String {
         (Scheme::Tcp, None) => format!("TCP -> {}", link.remote),
         (Scheme::Quic, _) => format!("QUIC -> {}", link.remote),
         (Scheme::Udp, _) => format!("UDP -> {}", link.remote),
+        (Scheme::Vsock, _) => {
+            let (cid, port) = vsock::of_stand_in(link.remote);
+            format!("vsock -> {cid}:{port}")
+        }
     }
 }
 

@@ -369,7 +369,7 @@ fn attach_link(
     let mut tasks: Vec<LinkTask> = Vec::new();
     let mut first: Option<LinkTask> = None;
     let transmit = match transport {
-        Transport::Tcp(stream) => {
+        Transport::Tcp(stream) | Transport::Vsock(stream) => {
             // The socket moves from the runtime that made it to ours.
             let stream = match stream.into_std().and_then(tokio::net::TcpStream::from_std) {
                 Ok(stream) => Rc::new(stream),

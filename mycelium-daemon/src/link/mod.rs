@@ -1,6 +1,6 @@
 //! Links: established connections to other nodes, whatever their transport.
 //!
-//! [`tcp`] and [`quic`] dial and accept, the worker itself does for [`native`] links; what they return ([`Established`]) goes to
+//! [`tcp`], [`quic`] and `vsock` dial and accept, the worker itself does for [`native`] links; what they return ([`Established`]) goes to
 //! [`EngineHandle::attach_link`](crate::engine::EngineHandle::attach_link), after which the data worker owns it. What
 //! waits to be sent is in an [`outbox`]. Nothing here decides about routes or peers.
 
@@ -21,6 +21,7 @@ pub mod reset;
 pub mod tcp;
 pub(crate) mod udp_socket;
 pub mod unreachable;
+pub(crate) mod vsock;
 
 pub use native::NativeLink;
 
@@ -28,6 +29,8 @@ pub use native::NativeLink;
 pub enum Transport {
     /// A byte stream that carries everything.
     Tcp(tokio::net::TcpStream),
+    /// The same between a guest and its host; a socket of another family.
+    Vsock(tokio::net::TcpStream),
     /// Control packets on the stream, data packets in datagrams (wire spec §2.5).
     Quic {
         /// The connection.
@@ -42,10 +45,11 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As in an endpoint: `tcp`, `quic` or `udp`.
+    /// As in an endpoint: `tcp`, `vsock`, `quic` or `udp`.
     pub const fn scheme(&self) -> &'static str {
         match self {
             Self::Tcp(_) => "tcp",
+            Self::Vsock(_) => "vsock",
             Self::Quic { .. } => "quic",
             Self::Native(_) => "udp",
         }
@@ -65,7 +69,7 @@ pub struct Established {
     pub transport: Transport,
     /// Our end, where known.
     pub local: Option<SocketAddr>,
-    /// Their end. IPv4-mapped addresses are given as IPv4.
+    /// Their end. IPv4-mapped addresses are given as IPv4, those of vsock by a stand-in.
     pub remote: SocketAddr,
     /// What the router wants to know.
     pub info: LinkInfo,

@@ -16,7 +16,7 @@ use super::backoff::Failure;
 use super::endpoint::{Endpoint, Scheme, Target, canonical, is_inside_overlay};
 use crate::link::native::{NativeDialer, NativeError};
 use crate::link::quic::{QuicEndpoint, QuicError};
-use crate::link::{Established, tcp};
+use crate::link::{Established, tcp, vsock};
 
 /// A name's addresses beyond this many are not tried.
 const MAX_ADDRESSES: usize = 8;
@@ -48,7 +48,7 @@ pub(crate) enum DialError {
     #[error("{host} resolves to {address}, inside the overlay itself")]
     InsideOverlay { host: String, address: IpAddr },
     #[error("{0}")]
-    Tcp(io::Error),
+    Stream(io::Error),
     #[error("{0}")]
     Quic(QuicError),
     #[error("{0}")]
@@ -70,7 +70,7 @@ impl DialError {
 
     pub(crate) fn kind(&self) -> Failure {
         match self {
-            Self::Tcp(error)
+            Self::Stream(error)
                 if matches!(
                     error.kind(),
                     io::ErrorKind::ConnectionRefused
@@ -129,6 +129,12 @@ impl Dialer {
     pub(crate) async fn dial(mut self, endpoint: Endpoint) -> Result<Established, DialError> {
         let means = match endpoint.scheme {
             Scheme::Tcp => Means::Tcp,
+            Scheme::Vsock => {
+                return timeout(ATTEMPT_LIMIT, dial_vsock(&endpoint.target))
+                    .await
+                    .map_err(|_| DialError::TimedOut)?
+                    .map_err(DialError::Stream);
+            }
             Scheme::Quic => Means::Quic(self.quic().await?),
             Scheme::Udp => {
                 self.quic().await?;
@@ -166,7 +172,7 @@ impl Dialer {
                 match means {
                     Means::Tcp => tcp::dial(address, self.firewall_mark)
                         .await
-                        .map_err(DialError::Tcp),
+                        .map_err(DialError::Stream),
                     Means::Quic(quic) => quic.dial(address).await.map_err(DialError::Quic),
                     Means::Native(native, key) => {
                         native.dial(address, *key).await.map_err(DialError::Native)
@@ -195,10 +201,20 @@ impl Dialer {
     }
 }
 
+async fn dial_vsock(target: &Target) -> io::Result<Established> {
+    match target {
+        Target::Vsock { cid, port } => vsock::dial(*cid, *port).await,
+        Target::Monitor { path, port } => vsock::dial_monitor(path.as_ref(), *port).await,
+        Target::Address(_) | Target::Name { .. } => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
     let (host, port) = match target {
         Target::Address(address) => return Ok(vec![*address]),
         Target::Name { host, port } => (host.as_str(), *port),
+        // Dialled without a look here.
+        Target::Vsock { .. } | Target::Monitor { .. } => return Ok(Vec::new()),
     };
     let failed = |error| DialError::Resolve {
         host: host.to_owned(),

@@ -1,5 +1,6 @@
 //! Where a peer is, as an operator writes it: `tcp://192.0.2.1:9651`, `quic://[2001:db8::1]:9651`,
-//! `tcp://node.example.org:9651`, `udp://192.0.2.1:9651?key=bb39…`.
+//! `tcp://node.example.org:9651`, `udp://192.0.2.1:9651?key=bb39…`, `vsock://2:9651`,
+//! `vsock:///run/vm1/vsock.sock:9651`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -17,6 +18,8 @@ pub enum Scheme {
     Quic,
     /// The native link: sealed datagrams (docs/protocol.md §15).
     Udp,
+    /// A byte stream between a guest and its host.
+    Vsock,
 }
 
 impl Scheme {
@@ -26,6 +29,7 @@ impl Scheme {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
             Self::Udp => "udp",
+            Self::Vsock => "vsock",
         }
     }
 }
@@ -41,6 +45,20 @@ pub enum Target {
         host: String,
         /// The port.
         port: u16,
+    },
+    /// A vsock address.
+    Vsock {
+        /// Context id: 2 is the host.
+        cid: u32,
+        /// The port.
+        port: u32,
+    },
+    /// A guest whose monitor shows its vsock as a Unix socket.
+    Monitor {
+        /// The monitor's socket, an absolute path.
+        path: String,
+        /// The guest's port.
+        port: u32,
     },
 }
 
@@ -83,6 +101,11 @@ pub enum ParseEndpointError {
         "{0:?} is not ?key= and the 64 hex digits of a public key, which udp:// endpoints alone may have"
     )]
     BadKey(String),
+    /// Of a vsock endpoint.
+    #[error(
+        "{0:?} is neither CID:PORT, as in vsock://2:9651, nor the path of a monitor's socket and a port, as in vsock:///run/vm1.vsock:9651"
+    )]
+    BadVsock(String),
     /// The address of an overlay node: a link through itself.
     #[error(
         "{0} lies inside 400::/7, the overlay itself: give the peer's address in the network below"
@@ -130,7 +153,14 @@ impl FromStr for Endpoint {
             "quic" => Scheme::Quic,
             "udp" => Scheme::Udp,
             "tls" => return Err(ParseEndpointError::NotYet("tls")),
-            "vsock" => return Err(ParseEndpointError::NotYet("vsock")),
+            "vsock" => {
+                return Ok(Self {
+                    scheme: Scheme::Vsock,
+                    target: parse_vsock(place)
+                        .ok_or_else(|| ParseEndpointError::BadVsock(place.to_owned()))?,
+                    key: None,
+                });
+            }
             other => return Err(ParseEndpointError::UnsupportedProtocol(other.to_owned())),
         };
         // A trailing slash is what people paste from an address bar.
@@ -151,6 +181,23 @@ impl FromStr for Endpoint {
             key,
         })
     }
+}
+
+/// `CID:PORT` or `/PATH:PORT`. `None`: neither.
+fn parse_vsock(place: &str) -> Option<Target> {
+    let (place, port) = place.rsplit_once(':')?;
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse::<u32>().ok()).flatten()
+    };
+    let port = number(port)?;
+    if place.starts_with('/') && !place.ends_with('/') && !place.contains(char::is_control) {
+        return Some(Target::Monitor {
+            path: place.to_owned(),
+            port,
+        });
+    }
+    number(place).map(|cid| Target::Vsock { cid, port })
 }
 
 fn parse_target(place: &str) -> Result<Target, ParseEndpointError> {
@@ -215,6 +262,8 @@ impl fmt::Display for Endpoint {
         match &self.target {
             Target::Address(address) => address.fmt(f)?,
             Target::Name { host, port } => write!(f, "{host}:{port}")?,
+            Target::Vsock { cid, port } => write!(f, "{cid}:{port}")?,
+            Target::Monitor { path, port } => write!(f, "{path}:{port}")?,
         }
         match &self.key {
             Some(key) => write!(f, "?key={key}"),
@@ -240,6 +289,9 @@ mod tests {
             "tcp://node.example.org:9651",
             "quic://localhost:1",
             "udp://192.0.2.1:9651",
+            "vsock://2:9651",
+            "vsock://3:4294967295",
+            "vsock:///run/vm1/v.sock:9651",
             "udp://localhost:1?key=bb39b4a3a4efd70f3e05e37887677e02efbda14681d0acd3882bc0f754792c32",
         ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
@@ -265,11 +317,24 @@ mod tests {
     #[test]
     fn refused_texts_say_why() {
         use ParseEndpointError as E;
-        let of = |text| parse(text).unwrap_err();
+        let of = |text: &str| parse(text).unwrap_err();
         assert_eq!(of("192.0.2.1:9651"), E::MissingProtocol);
         assert_eq!(of(""), E::MissingProtocol);
         assert_eq!(of("tls://192.0.2.1:9651"), E::NotYet("tls"));
-        assert_eq!(of("vsock://2:9651"), E::NotYet("vsock"));
+        for place in [
+            "2",
+            "2:",
+            ":9651",
+            "x:9651",
+            "-1:2",
+            "4294967296:1",
+            "run/v:1",
+            "/run/:1",
+            "/a\nb:1",
+            "2:1/",
+        ] {
+            assert_eq!(of(&format!("vsock://{place}")), E::BadVsock(place.into()));
+        }
         assert_eq!(
             of("sctp://192.0.2.1:9651"),
             E::UnsupportedProtocol("sctp".into())

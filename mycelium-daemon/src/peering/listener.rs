@@ -11,7 +11,7 @@ use super::handle::{PeerHandle, Request};
 use crate::engine::EngineHandle;
 use crate::link::native::PeerNews;
 use crate::link::quic::QuicEndpoint;
-use crate::link::tcp;
+use crate::link::{tcp, vsock};
 
 /// Least time between two looks at ICMP errors. Anybody can send any number of them, and what they tell is no more than a
 /// reason to ask a peer; meanwhile the kernel keeps them.
@@ -24,6 +24,14 @@ pub async fn accept_tcp(listener: TcpListener, peers: PeerHandle) -> std::io::Er
             Ok(link) => peers.send(Request::Inbound(Box::new(link))).await,
             Err(error) => return error,
         }
+    }
+}
+
+/// Accept vsock links for ever.
+pub(crate) async fn accept_vsock(listener: vsock::Listener, peers: PeerHandle) {
+    loop {
+        let link = listener.accept().await;
+        peers.send(Request::Inbound(Box::new(link))).await;
     }
 }
 

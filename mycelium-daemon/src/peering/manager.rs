@@ -24,7 +24,7 @@ use super::endpoint::{Endpoint, Scheme, Target, is_inside_overlay};
 use super::handle::{self, AddError, PeerHandle, RemoveError, Request};
 use super::netmon::{self, Change};
 use super::view::{Connection, Counters, LinkView, Origin, PeerView, Peers};
-use crate::link::{Established, LinkClosed, LinkStats, Transport};
+use crate::link::{Established, LinkClosed, LinkStats, Transport, vsock};
 
 /// Peers that may be found on the local network at a time.
 pub const MAX_DISCOVERED: usize = 128;
@@ -492,6 +492,7 @@ impl<L: Links> Manager<L> {
     fn attach(&mut self, link: Established, owner: Owner) -> Link {
         let (scheme, native) = match &link.transport {
             Transport::Tcp(_) => (Scheme::Tcp, None),
+            Transport::Vsock(_) => (Scheme::Vsock, None),
             Transport::Quic { .. } => (Scheme::Quic, None),
             Transport::Native(link) => (Scheme::Udp, Some(link.id())),
         };
@@ -758,6 +759,14 @@ async fn wait_until(due: Option<Instant>) {
 }
 
 fn inbound_endpoint(link: &Link) -> Endpoint {
+    if link.scheme == Scheme::Vsock {
+        let (cid, port) = vsock::of_stand_in(link.remote);
+        return Endpoint {
+            scheme: link.scheme,
+            target: Target::Vsock { cid, port },
+            key: None,
+        };
+    }
     Endpoint::address(link.scheme, link.remote)
 }
 
@@ -787,6 +796,7 @@ fn is_other_end(inbound: &Link, address: SocketAddr) -> bool {
                 && local.ip() == address.ip()
                 && (from.ip() == local.ip() || from.ip().is_loopback())
         }
+        Scheme::Vsock => false,
     }
 }
 

@@ -23,6 +23,21 @@ pub fn missing() -> Option<String> {
     directory().err().map(|error| format!("{error:#}"))
 }
 
+/// The other half of a virtual machine's vsock device, looked up in PATH and in cargo's directory of programs.
+///
+/// # Errors
+/// Why there is none.
+pub fn vsock_backend() -> anyhow::Result<PathBuf> {
+    const NAME: &str = "vhost-device-vsock";
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let cargo = std::env::var_os("CARGO_HOME").map(|home| PathBuf::from(home).join("bin"));
+    std::env::split_paths(&path)
+        .chain(cargo)
+        .map(|directory| directory.join(NAME))
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("{NAME} is not installed: cargo install --locked {NAME}"))
+}
+
 fn directory() -> anyhow::Result<PathBuf> {
     let directory = std::env::var_os("MYCELIUM_VM_DIR").context(
         "MYCELIUM_VM_DIR does not name what netns-tests/vm-files.sh has made, so there is no kernel for a virtual machine",

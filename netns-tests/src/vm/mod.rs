@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 
+use crate::daemon::mycelium_binary;
 use crate::harness::Scratch;
 use crate::lab::Host;
 
 pub use cloud_init::cloud_init;
-pub use files::missing;
+pub use files::{missing, vsock_backend};
 pub use transfer::{Exchange, between, exchange};
 
 /// Kernel modules, in the order in which they need each other.
@@ -46,8 +47,8 @@ const DISK_MODULES: [&str; 6] = [
     "nls_utf8",
 ];
 
-/// Memory, MiB: the root file system and one file of a bulk transfer fit.
-const MEMORY: u32 = 320;
+/// Memory, MiB: the root file system, a node in it and one file of a bulk transfer fit.
+const MEMORY: u32 = 512;
 /// How long booting may take. An idle machine with two cores takes 3 s.
 const BOOT: Duration = Duration::from_secs(90);
 
@@ -110,11 +111,32 @@ impl VmOptions {
             .file("dhcp-script", DHCP_SCRIPT))
     }
 
-    /// Further arguments for QEMU.
+    /// Put the node under test there, as `mycelium`, with what it takes to have a TUN interface.
     #[must_use]
-    pub fn device<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
-        self.devices.extend(arguments.into_iter().map(Into::into));
-        self
+    pub fn node(self) -> Self {
+        self.program("bin/mycelium", &mycelium_binary())
+            .modules(&["tun"])
+    }
+
+    /// Add a vsock device whose other half, vhost-device-vsock, serves the Unix socket `backend`.
+    #[must_use]
+    pub fn vsock(mut self, backend: &Path) -> Self {
+        self.devices.extend([
+            "-object".to_owned(),
+            // The other process reads and writes the guest's memory.
+            format!("memory-backend-memfd,id=memory,size={MEMORY}M,share=on"),
+            "-machine".to_owned(),
+            "memory-backend=memory".to_owned(),
+            "-chardev".to_owned(),
+            format!("socket,id=vsock,path={}", backend.display()),
+            "-device".to_owned(),
+            "vhost-user-vsock-pci,chardev=vsock".to_owned(),
+        ]);
+        self.modules(&[
+            "vsock",
+            "vmw_vsock_virtio_transport_common",
+            "vmw_vsock_virtio_transport",
+        ])
     }
 
     /// Load further kernel modules.

@@ -65,7 +65,9 @@ impl<L: Links> Manager<L> {
             }
             None => return,
         };
-        let Some(link) = link.filter(|link| link.native.is_none()) else {
+        // Over vsock there need be no network between the two.
+        let is_stream = |link: &&Link| link.native.is_none() && link.scheme != Scheme::Vsock;
+        let Some(link) = link.filter(is_stream) else {
             return;
         };
         let mut address = link.remote;
