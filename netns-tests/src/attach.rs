@@ -1,5 +1,7 @@
 //! User networks of hosts in a lab: the commands that make them, and workloads as hosts.
 
+pub mod frames;
+
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -127,6 +129,14 @@ impl Networks {
             address: address(&answer)?,
             answer,
         })
+    }
+
+    /// These networks, for the library that the commands are made of.
+    pub fn users(&self) -> node_integration::host::Host {
+        node_integration::host::Host {
+            directory: node_integration::directory::Directory::new(&self.directory),
+            notes: self.notes.clone(),
+        }
     }
 
     /// Packets that were stopped at a workload of a network, by why; what is missing was never made.

@@ -2,21 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use netns_tests::attach::frames::Ends;
 use netns_tests::attach::{Networks, Workload, own_names};
 use netns_tests::daemon::Build::Ours;
 use netns_tests::daemon::Node;
-use netns_tests::figures::{report, strict};
+use netns_tests::figures::{judge, report, strict};
 use netns_tests::harness::{Scratch, case, main as run};
-use netns_tests::lab::Host;
+use netns_tests::lab::{Host, Lab};
 use netns_tests::probe::ping::{self, Pinger};
 use netns_tests::topology::{Relay, Underlay, reachable};
+use netns_tests::wait;
+use node_integration::desired::{AttachmentSpec, Kind, Name, NetworkSpec};
 use node_integration::link;
+use node_integration::naming::Mac;
+use node_integration::reconcile::NoNode;
+use node_integration::secret::NetworkKey;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What must not get through has had this long.
@@ -28,7 +34,13 @@ const ATTACHMENTS: usize = 100;
 const RECOVERY: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    run(vec![case("rules", rules), case("killed", killed)])
+    run(vec![
+        case("rules", rules),
+        case("killed", killed),
+        case("hostile", hostile),
+        case("masquerade", masquerade),
+        case("thousand", thousand),
+    ])
 }
 
 /// Two hosts with user networks, A and B, joined by a relay.
@@ -192,8 +204,7 @@ fn attach_limited(a: &Networks, seed: &str, from: &str) -> anyhow::Result<Worklo
         "{shown:#}"
     );
     Ok(Workload {
-        host: netns_tests::lab::Lab::new()
-            .adopt("blue-w1", node_integration::named::open("blue-w1")?),
+        host: Lab::new().adopt("blue-w1", node_integration::named::open("blue-w1")?),
         address: shown["attachments"][0]["address"]
             .as_str()
             .context("an address")?
@@ -277,10 +288,7 @@ fn state(networks: &Networks) -> anyhow::Result<BTreeMap<String, String>> {
     let mut places = vec![("host".to_owned(), Arc::clone(networks.host()))];
     for name in ["my-red", "my-blue"] {
         let namespace = node_integration::named::open(name)?;
-        places.push((
-            name.to_owned(),
-            netns_tests::lab::Lab::new().adopt(name, namespace),
-        ));
+        places.push((name.to_owned(), Lab::new().adopt(name, namespace)));
     }
     for (place, host) in places {
         for name in link::names(host.namespace())? {
@@ -334,4 +342,410 @@ impl Flow {
         ensure!(&answer == b"still here");
         Ok(())
     }
+}
+
+/// A guest that does all that it must not: every counter is what was sent, and its neighbour notices nothing.
+fn hostile(scratch: &Scratch) -> anyhow::Result<()> {
+    const COUNT: u16 = 300;
+    let world = World::start(scratch)?;
+    let a = &world.a;
+    a.create("red", "")?;
+    world.b.create("green", "")?;
+    let victim = a.attach("netns red victim --allow icmp")?;
+    let evil = a.attach("tap red evil")?;
+    let green = world.b.attach("netns green g1")?;
+    answers(&green.host, victim.address)?;
+
+    let text = |name: &str| {
+        let value = evil.answer[name].as_str();
+        value.with_context(|| format!("no {name}: {:#}", evil.answer))
+    };
+    let port = text("interface")?.to_owned();
+    let mac: Mac = text("mac")?.parse()?;
+    let tap = world.layout.a.inside(|| {
+        tun_rs::DeviceBuilder::new()
+            .name(&port)
+            .layer(tun_rs::Layer::L2)
+            .inherit_enable_state()
+            .build_sync()
+    })??;
+    tap.set_nonblocking(true)?;
+    let gateway = Mac::of_bytes(b"gateway:red");
+    let own = Ends {
+        from: mac,
+        to: gateway,
+        source: evil.address,
+        destination: victim.address,
+    };
+    let local = Ends {
+        source: node_integration::addressing::link_local(mac),
+        destination: "ff02::1".parse()?,
+        ..own
+    };
+    // The port carries nothing until its tap is open and the kernel has noticed.
+    wait::until("the gateway answers the guest", PATIENCE, || {
+        tap.send(
+            &Ends {
+                destination: "fe80::1".parse()?,
+                ..local
+            }
+            .echo(0, 8),
+        )?;
+        world
+            .layout
+            .a
+            .inside(|| std::thread::sleep(Duration::from_millis(5)))?;
+        let mut frame = [0; 2048];
+        while let Ok(length) = tap.recv(&mut frame) {
+            // An echo reply.
+            if frame[..length].get(54) == Some(&129) {
+                return Ok(Some(()));
+            }
+        }
+        Ok(None)
+    })?;
+
+    let pinger = Pinger::start(&green.host, victim.address, Duration::from_millis(100))?;
+    let quiet = Instant::now();
+    pinger.steady_since(quiet, 10, PATIENCE)?;
+    let attack = Instant::now();
+    let before = stopped(a)?;
+    let mut sent: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut send = |why: &'static str, frame: &[u8]| -> anyhow::Result<()> {
+        tap.send(frame)?;
+        *sent.entry(why).or_default() += 1;
+        Ok(())
+    };
+    for number in 0..COUNT {
+        // Somebody else's MAC and address, each alone.
+        let stolen = Mac::new([2, 9, 9, 9, 9, 9]);
+        send(
+            "mac",
+            &Ends {
+                from: stolen,
+                ..own
+            }
+            .echo(number, 8),
+        )?;
+        send(
+            "source",
+            &Ends {
+                source: victim.address,
+                ..own
+            }
+            .echo(number, 8),
+        )?;
+        send(
+            "source",
+            &Ends {
+                source: "2001:db8::1".parse()?,
+                ..own
+            }
+            .echo(number, 8),
+        )?;
+        send(
+            "source",
+            &Ends {
+                source: "fe80::1".parse()?,
+                ..local
+            }
+            .solicitation(victim.address),
+        )
+        .or_else(|_| anyhow::bail!("the tap is full"))?;
+        // A router, a redirect, a DHCP server.
+        let mut advertisement = vec![134, 0, 0, 0, 64, 0, 7, 8];
+        advertisement.resize(16, 0);
+        send("router", &local.icmpv6(255, &advertisement))?;
+        let mut redirect = vec![137, 0, 0, 0];
+        redirect.resize(40, 0);
+        send("router", &local.icmpv6(255, &redirect))?;
+        send("router", &own.datagram(547, 546))?;
+        // What is no IPv6, and what is cut short.
+        send("other", &own.ethernet(0x0800, &[0x45; 60]))?;
+        send("other", &own.ethernet(0x0806, &[0; 46]))?;
+        send("other", &own.ethernet(0x8100, &[0; 60]))?;
+        send(
+            "source",
+            &own.ethernet(0x86dd, &[0x60, 0, 0, 0, 0, 0, 59, 64, 4]),
+        )?;
+    }
+    // A scan of the neighbour's ports is stopped where it would be let in.
+    for port in 1..=COUNT {
+        tap.send(&own.syn(port))?;
+    }
+    let counted = wait::until("everything is counted", PATIENCE, || {
+        let after = stopped(a)?;
+        let scanned = a.stopped("red", "victim", "refused")?;
+        Ok((scanned >= u64::from(COUNT)).then_some((after, scanned)))
+    })?;
+    let (after, scanned) = counted;
+    // Among those with a false source are some that neighbour discovery's own limit stops first.
+    let since = |why: &str| after[why] - before[why];
+    for why in ["mac", "router", "other"] {
+        ensure!(
+            since(why) == sent[why],
+            "{why}: {} of {}",
+            since(why),
+            sent[why]
+        );
+    }
+    let with_false_source = since("source") + since("discovery");
+    ensure!(
+        with_false_source == sent["source"],
+        "source: {with_false_source} of {}",
+        sent["source"]
+    );
+    ensure!(scanned == u64::from(COUNT), "scan: {scanned} of {COUNT}");
+
+    // A flood of neighbour solicitations: what passes is what the limit lets.
+    let flood: u64 = 5000;
+    let before = stopped(a)?["discovery"];
+    let started = Instant::now();
+    for number in 0..flood {
+        let target = Ipv6Addr::from_bits(evil.address.to_bits() ^ u128::from(number + 1));
+        tap.send(&local.solicitation(target))?;
+    }
+    let passed = flood - (stopped(a)?["discovery"] - before);
+    let allowed = 100 + 50 * (started.elapsed().as_secs() + 1);
+    ensure!(
+        passed <= allowed,
+        "{passed} solicitations passed, {allowed} may"
+    );
+
+    // Too big for the overlay: the gateway says so.
+    let far = Ends {
+        destination: green.address,
+        ..own
+    };
+    tap.send(&far.echo(7, 1440))?;
+    wait::until(
+        "the gateway says that a packet is too big",
+        PATIENCE,
+        || {
+            let mut frame = [0; 2048];
+            let length = tap.recv(&mut frame)?;
+            Ok((frame[..length].get(54) == Some(&2)).then_some(()))
+        },
+    )?;
+
+    let report_ = pinger.stop(PATIENCE)?;
+    let lost = report_.lost();
+    let round_trip = |from: Instant, to: Instant| {
+        let times: Vec<Duration> = report_
+            .sent
+            .iter()
+            .zip(&report_.answered)
+            .filter(|(sent, _)| **sent >= from && **sent < to)
+            .filter_map(|(sent, answered)| Some(answered.as_ref()?.duration_since(*sent)))
+            .collect();
+        netns_tests::figures::median(&times)
+    };
+    let (calm, attacked) = (
+        round_trip(quiet, attack),
+        round_trip(attack, Instant::now()),
+    );
+    report(
+        "attach, a neighbour's pings during an attack",
+        format_args!(
+            "{lost} of {} lost, median {attacked:.0?} instead of {calm:.0?}",
+            report_.sent.len()
+        ),
+    );
+    ensure!(lost == 0, "{lost} pings of the neighbour were lost");
+    ensure!(
+        !strict() || attacked <= 2 * calm,
+        "{attacked:?} instead of {calm:?}"
+    );
+    Ok(())
+}
+
+/// What was stopped at the hostile guest's port, by why.
+fn stopped(networks: &Networks) -> anyhow::Result<BTreeMap<String, u64>> {
+    ["mac", "source", "router", "discovery", "rate", "other"]
+        .into_iter()
+        .map(|why| Ok((why.to_owned(), networks.stopped("red", "evil", why)?)))
+        .collect()
+}
+
+/// A workload reaches the IPv4 side of its host by the host's address, and a name server there.
+fn masquerade(scratch: &Scratch) -> anyhow::Result<()> {
+    const QUERY: &[u8] =
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04host\x04test\x00\x00\x01\x00\x01";
+    own_names()?;
+    let lab = Lab::new();
+    let (host, internet) = (lab.host("a")?, lab.host("internet")?);
+    let wire = lab.wire(&host, &internet)?;
+    let networks = Networks::new(scratch, &host);
+    networks.create("red", "--masquerade")?;
+    networks.create("blue", "--masquerade")?;
+    let server = internet.inside(|| UdpSocket::bind((wire.right.v4(), 53)))??;
+    server.set_read_timeout(Some(PATIENCE))?;
+    for network in ["red", "blue"] {
+        let workload = networks.attach(&format!("netns {network} w1"))?;
+        let client = workload.host.inside(|| UdpSocket::bind("0.0.0.0:0"))??;
+        client.set_read_timeout(Some(PATIENCE))?;
+        client.send_to(QUERY, (wire.right.v4(), 53))?;
+        let mut buffer = [0; 512];
+        let (length, from) = server.recv_from(&mut buffer)?;
+        ensure!(&buffer[..length] == QUERY);
+        ensure!(from.ip() == wire.left.v4(), "it came from {from}");
+        // The same question, marked as an answer: an address record follows.
+        let mut answer = QUERY.to_vec();
+        answer[2] = 0x81;
+        answer[7] = 1;
+        answer
+            .extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x01\x02\x03\x04");
+        server.send_to(&answer, from)?;
+        let length = client.recv(&mut buffer)?;
+        ensure!(buffer[..length].ends_with(&[1, 2, 3, 4]), "the address");
+
+        let listener = internet.inside(|| TcpListener::bind((wire.right.v4(), 0)))??;
+        let target = listener.local_addr()?;
+        let stream = workload
+            .host
+            .inside(|| TcpStream::connect_timeout(&target, PATIENCE))??;
+        let (_, peer) = listener.accept()?;
+        ensure!(peer.ip() == wire.left.v4(), "it came from {peer}");
+        drop(stream);
+    }
+    networks.run("net delete red blue")?;
+    let left = link::names(host.namespace())?;
+    ensure!(left == ["lo", wire.left.interface()], "{left:?}");
+    Ok(())
+}
+
+/// Many workloads, half of them in a network of their own: time, memory, and that nothing is left. A thousand in strict
+/// mode.
+fn thousand(scratch: &Scratch) -> anyhow::Result<()> {
+    const SAMPLES: usize = 20;
+    let count = if strict() { 1000 } else { 60 };
+    let world = World::start(scratch)?;
+    let users = world.a.users();
+    let host = &world.layout.a;
+    world.b.create("green", "")?;
+    let green = world.b.attach("netns green g1")?;
+    let left_before = left_over(&world)?;
+    let memory_before = world.node_a.resident_kib()?;
+
+    let started = Instant::now();
+    let names = host.inside(|| -> anyhow::Result<Vec<Ipv6Addr>> {
+        let shared: Name = "shared".parse()?;
+        create(&users, &shared)?;
+        let mut addresses = Vec::new();
+        for number in 0..count {
+            let network = if number % 2 == 0 {
+                shared.clone()
+            } else {
+                let own = format!("n{number}").parse()?;
+                create(&users, &own)?;
+                own
+            };
+            addresses.push(attach(&users, &network, &format!("w{number}"))?);
+        }
+        Ok(addresses)
+    })??;
+    let attached = started.elapsed();
+    report(
+        &format!("attach, {count} workloads, half in networks of their own"),
+        format_args!("{attached:.1?}, wanted 20s for 1000"),
+    );
+    for address in &names {
+        answers(&green.host, *address)?;
+    }
+    report(
+        &format!("attach, {count} workloads, until every one has answered"),
+        format_args!("{:.1?}", started.elapsed()),
+    );
+    let memory = world.node_a.resident_kib()?.saturating_sub(memory_before);
+    let each = memory as f64 / count as f64;
+    report(
+        "attach, memory of the node per workload",
+        format_args!("{each:.1} KiB, wanted 64 KiB"),
+    );
+
+    let (mut attaching, mut detaching) = (Vec::new(), Vec::new());
+    host.inside(|| -> anyhow::Result<()> {
+        let shared: Name = "shared".parse()?;
+        let name: Name = "extra".parse()?;
+        for _ in 0..SAMPLES {
+            let started = Instant::now();
+            attach(&users, &shared, "extra")?;
+            attaching.push(started.elapsed());
+            let started = Instant::now();
+            users.detach(&shared, &name, &mut NoNode)?;
+            detaching.push(started.elapsed());
+        }
+        Ok(())
+    })??;
+    let (usual, generous) = (Duration::from_millis(10), Duration::from_secs(2));
+    judge("attach, one more workload", &attaching, usual, generous)?;
+    judge("attach, one workload less", &detaching, usual, generous)?;
+
+    let started = Instant::now();
+    host.inside(|| -> anyhow::Result<()> {
+        for name in users.directory.network_names()? {
+            users.delete_network(&name, &mut NoNode)?;
+        }
+        Ok(())
+    })??;
+    let removed = started.elapsed();
+    report(
+        &format!("attach, {count} workloads removed"),
+        format_args!("{removed:.1?}, wanted 20s for 1000"),
+    );
+    wait::until("nothing is left", 4 * PATIENCE, || {
+        let left = left_over(&world)?;
+        ensure!(left == left_before, "{left:#?} instead of {left_before:#?}");
+        Ok(Some(()))
+    })?;
+    let limit = Duration::from_secs(20);
+    ensure!(!strict() || attached <= limit, "attached in {attached:?}");
+    ensure!(!strict() || removed <= limit, "removed in {removed:?}");
+    ensure!(!strict() || each <= 64.0, "{each} KiB each");
+    Ok(())
+}
+
+fn create(users: &node_integration::host::Host, name: &Name) -> anyhow::Result<()> {
+    let key = NetworkKey::from_raw(&netns_tests::daemon::key_of(name.as_str()))?;
+    users.create_network(name, &NetworkSpec::with_key(key), &mut NoNode)?;
+    Ok(())
+}
+
+fn attach(
+    users: &node_integration::host::Host,
+    network: &Name,
+    name: &str,
+) -> anyhow::Result<Ipv6Addr> {
+    let mut spec = AttachmentSpec::of_kind(Kind::Netns);
+    spec.allow = vec!["icmp".parse()?];
+    let (_, attachment) = users.attach(network, &name.parse()?, &spec, &mut NoNode)?;
+    Ok(attachment.address)
+}
+
+/// What could be left of networks: interfaces, namespaces, routes, rules, counters, and what the node has open.
+fn left_over(world: &World) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
+    let host = &world.layout.a;
+    let mut interfaces = link::names(host.namespace())?;
+    interfaces.sort();
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", world.node_a.pid()))?.count();
+    let read = |path: &str| -> anyhow::Result<Vec<String>> {
+        let text = host.inside(|| std::fs::read_to_string(path))??;
+        // Uses and references of routes count on, and link-local ones come when the kernel has seen to them.
+        let lines = text.lines().filter(|line| !line.starts_with("fe80"));
+        let lines = lines.map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            [&fields[..6], &fields[9..]].concat().join(" ")
+        });
+        let mut lines: Vec<String> = lines.collect();
+        lines.sort();
+        Ok(lines)
+    };
+    let counters = host.inside(|| node_integration::kernel::Kernel::new().port_counters())??;
+    Ok(BTreeMap::from([
+        ("interfaces", interfaces),
+        ("namespaces", node_integration::named::list()?),
+        ("routes", read("/proc/thread-self/net/ipv6_route")?),
+        ("counters", counters.into_keys().collect()),
+        ("descriptors", vec![descriptors.to_string()]),
+    ]))
 }
