@@ -108,10 +108,10 @@ impl TwoNetworks {
         let (other_v4, other_v6) = further_addresses(ours, 0)?;
         let rules = format!(
             "table inet translator {{ chain leaving {{ type nat hook postrouting priority srcnat; \
-             ip saddr {first_v4} udp dport {PORT} snat ip to {v4}:20000-20999; \
-             ip6 saddr {first_v6} udp dport {PORT} snat ip6 to [{v6}]:20000-20999; \
-             ip saddr {second_v4} udp dport {PORT} snat ip to {other_v4}:30000-30999; \
-             ip6 saddr {second_v6} udp dport {PORT} snat ip6 to [{other_v6}]:30000-30999; }}; }}",
+             ip saddr {first_v4} meta l4proto {{ tcp, udp }} th dport {PORT} snat ip to {v4}:20000-20999; \
+             ip6 saddr {first_v6} meta l4proto {{ tcp, udp }} th dport {PORT} snat ip6 to [{v6}]:20000-20999; \
+             ip saddr {second_v4} meta l4proto {{ tcp, udp }} th dport {PORT} snat ip to {other_v4}:30000-30999; \
+             ip6 saddr {second_v6} meta l4proto {{ tcp, udp }} th dport {PORT} snat ip6 to [{other_v6}]:30000-30999; }}; }}",
             first_v4 = first.left.v4(),
             first_v6 = first.left.v6(),
             second_v4 = second.left.v4(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use netns_tests::daemon::Build::Ours;
 use netns_tests::daemon::{Node, NodeOptions};
-use netns_tests::figures::{bulk_bytes, report};
+use netns_tests::figures::{bulk_bytes, judge, report};
 use netns_tests::harness::{Case, Scratch, case, main as run};
 use netns_tests::impair;
 use netns_tests::lab::Lab;
@@ -81,10 +81,12 @@ fn narrows(scratch: &Scratch, underlay: Underlay, routers: Routers) -> anyhow::R
         transfer.stop()?;
     }
     let label = format!("path narrows to {NARROW}, routers {routers:?}, {underlay}");
-    report(
-        &format!("{label}: both transfers"),
-        format_args!("{} MB further after {went_on:.1?}", PIECE / 1_000_000),
-    );
+    judge(
+        &format!("{label}: both transfers {} MB further", PIECE / 1_000_000),
+        &[went_on],
+        Duration::from_secs(2),
+        PATIENCE,
+    )?;
     sends_over(&a, &b, "UDP", Duration::ZERO)?;
     ensure!(b.peers()?.iter().all(|peer| peer["lastError"].is_null()));
     udp::echo(a.host(), b.host(), b.address())?;
