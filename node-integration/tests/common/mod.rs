@@ -1,11 +1,13 @@
 //! What tests of hosts share.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use node_integration::directory::Directory;
@@ -84,6 +86,15 @@ pub(crate) fn state() -> BTreeSet<String> {
     let mut state: BTreeSet<String> = link::names(&current).unwrap().into_iter().collect();
     state.extend(named::list().unwrap());
     state
+}
+
+/// Check that everything is as it was `before`: the kernel takes its time with the cables of namespaces that have gone.
+pub(crate) fn settles(before: &BTreeSet<String>, context: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while state() != *before && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(state(), *before, "{context}");
 }
 
 /// Whether one ping is answered.
