@@ -132,14 +132,12 @@ fn visit(
             outcome = Err(error.context(format!("{}\n{}", workload.name, words.join("\n"))));
         }
     }
-    let is_star = topology == Topology::Star;
-    for daemon in overlay
-        .daemons
-        .iter()
-        .filter(|daemon| !is_star || daemon.role() == "a")
-    {
-        let unit = format!("MiB of {}", daemon.role());
-        samples.add("memory", &unit, daemon.peak_memory()?);
+    // In a star the workloads say what memory they mean.
+    if topology != Topology::Star {
+        for daemon in &overlay.daemons {
+            let unit = format!("MiB of {}", daemon.role());
+            samples.add("memory", &unit, daemon.peak_memory()?);
+        }
     }
     outcome
 }

@@ -55,6 +55,8 @@ pub struct Overlay {
     pub b: Ipv6Addr,
     /// Addresses of the others in a star.
     pub more: Vec<Ipv6Addr>,
+    /// Whether a neighbour over TCP may announce routes in the protocol of the overlay.
+    pub takes_routes: bool,
 }
 
 impl Overlay {

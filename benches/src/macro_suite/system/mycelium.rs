@@ -149,6 +149,7 @@ impl System for Mycelium {
             a: a_key.address(),
             b: b_key.address(),
             more,
+            takes_routes: true,
         })
     }
 }

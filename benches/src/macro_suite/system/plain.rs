@@ -87,6 +87,7 @@ impl System for Plain {
             a: address(1),
             b: address(2),
             more: Vec::new(),
+            takes_routes: false,
         })
     }
 }

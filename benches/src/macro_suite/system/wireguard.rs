@@ -186,6 +186,7 @@ impl System for WireGuard {
             a: address(1),
             b: address(2),
             more: leaves.iter().map(|(_, _, n)| address(*n)).collect(),
+            takes_routes: false,
         })
     }
 }

@@ -99,6 +99,7 @@ impl System for Yggdrasil {
             a,
             b,
             more,
+            takes_routes: false,
         })
     }
 }

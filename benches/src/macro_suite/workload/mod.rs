@@ -4,6 +4,7 @@ mod bulk;
 mod datagrams;
 mod echo;
 mod idle;
+mod routes;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ enum Kind {
     Datagrams { size: usize, segmented: bool },
     RoundTrip,
     Idle,
+    Routes,
 }
 
 /// What a workload runs on.
@@ -105,12 +107,17 @@ pub const ALL: &[Workload] = &[
         about: "processor share and memory of A over a minute beside ten others, without traffic; in a star only",
         kind: Kind::Idle,
     },
+    Workload {
+        name: "routes",
+        about: "memory of A with 100 000 routes; in a star only, and of nodes that speak Babel",
+        kind: Kind::Routes,
+    },
 ];
 
 impl Workload {
     /// Whether it means anything there.
     pub fn fits(&self, topology: Topology) -> bool {
-        matches!(self.kind, Kind::Idle) == (topology == Topology::Star)
+        matches!(self.kind, Kind::Idle | Kind::Routes) == (topology == Topology::Star)
     }
 
     /// Run it; `earlier` are the figures of earlier rounds, which may shorten a search.
@@ -134,6 +141,10 @@ impl Workload {
             }
             Kind::RoundTrip => echo::idle(self.name, bench, samples),
             Kind::Idle => idle::measure(self.name, bench, samples),
+            Kind::Routes if bench.overlay.takes_routes => {
+                routes::measure(self.name, bench, samples)
+            }
+            Kind::Routes => Ok(()),
         }
     }
 }
