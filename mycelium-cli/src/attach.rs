@@ -1,15 +1,20 @@
 //! `mycelium attach` and `mycelium detach`: workloads of a user network.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 use mycelium_api::client::Client;
-use node_integration::desired::{Allow, AttachmentSpec, Kind, Name};
+use node_integration::desired::{Allow, Attachment, AttachmentSpec, Kind, Name, Network};
+use node_integration::guest::cidata::{self, Content, Interface};
 use node_integration::naming::Mac;
 use node_integration::secret::Seed;
 
 use crate::net::{self, Node, Place, show::Attached};
 use crate::{Error, write_json};
+
+/// What the gateway is good for: `400::/7`.
+const OVERLAY: IpAddr = IpAddr::V6(Ipv6Addr::new(0x400, 0, 0, 0, 0, 0, 0, 0));
 
 /// Arguments of `attach`.
 #[derive(Debug, clap::Args)]
@@ -62,7 +67,7 @@ pub struct Common {
     pub allow: Vec<Allow>,
     /// A further address of the network's /64 that it may use; repeatable
     #[arg(long, value_name = "ADDRESS")]
-    pub address: Vec<std::net::Ipv6Addr>,
+    pub address: Vec<Ipv6Addr>,
     /// Packets that it may send in a second [default: any number]
     #[arg(long, value_name = "NUMBER")]
     pub packets_per_second: Option<u32>,
@@ -84,6 +89,12 @@ pub struct TapArgs {
     /// Number of the user that may open the tap, beside root
     #[arg(long, value_name = "UID")]
     pub owner: Option<u32>,
+    /// Write a disk to this file from which cloud-init configures the machine (NoCloud): its name, address and routes
+    #[arg(long, value_name = "FILE")]
+    pub cidata: Option<PathBuf>,
+    /// File with public keys that may log in as root, for --cidata
+    #[arg(long, value_name = "FILE", requires = "cidata")]
+    pub ssh_keys: Option<PathBuf>,
 }
 
 /// An interface in a namespace.
@@ -144,10 +155,15 @@ pub(crate) fn run(
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
+    let mut disk = None;
     let (common, spec) = match args.kind {
         Attach::Tap(args) => {
             let mut spec = AttachmentSpec::of_kind(Kind::Tap);
             spec.owner = args.owner;
+            disk = args
+                .cidata
+                .map(|path| Disk::new(path, args.ssh_keys.as_deref()))
+                .transpose()?;
             (args.common, spec)
         }
         Attach::Veth(args) => {
@@ -180,11 +196,63 @@ pub(crate) fn run(
     let host = common.place.host();
     let mut node = Node::new(client, &host.directory, remarks);
     let (network, attachment) = host.attach(&common.network, &common.name, &spec, &mut node)?;
+    if let Some(disk) = disk {
+        disk.write(&network, &attachment)?;
+    }
     let attached = Attached::of(&network, &attachment);
     if common.json {
         return write_json(&attached, out);
     }
     attached.write(out)
+}
+
+/// A disk for cloud-init.
+struct Disk {
+    path: PathBuf,
+    ssh_keys: Vec<String>,
+}
+
+impl Disk {
+    /// Read the keys before anything is made.
+    fn new(path: PathBuf, ssh_keys: Option<&Path>) -> Result<Self, Error> {
+        let ssh_keys = match ssh_keys {
+            None => Vec::new(),
+            Some(file) => cidata::split_keys(&std::fs::read_to_string(file).map_err(|error| {
+                Error::Net(format!(
+                    "cannot read the keys in {}: {error}",
+                    file.display()
+                ))
+            })?),
+        };
+        Ok(Self { path, ssh_keys })
+    }
+
+    fn write(self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
+        let gateway = network.gateway();
+        let content = Content {
+            hostname: attachment.name.to_string(),
+            instance_id: format!("{}-{}", network.name, attachment.name),
+            ssh_keys: self.ssh_keys,
+            name_servers: network.spec.name_servers.clone(),
+            interfaces: vec![Interface {
+                mac: attachment.names.mac,
+                addresses: vec![(attachment.address.into(), 64)],
+                routes: vec![(OVERLAY, 7, gateway.into())],
+                gateway4: None,
+                gateway6: network.spec.default_route.then_some(gateway),
+            }],
+            ..Content::default()
+        };
+        cidata::image(&content)
+            .and_then(|image| std::fs::write(&self.path, image))
+            .map_err(|error| {
+                let path = self.path.display();
+                Error::Net(format!(
+                    "{} is attached, but its disk {path} is not written: {error}",
+                    attachment.name
+                ))
+            })
+    }
 }
 
 pub(crate) fn detach(

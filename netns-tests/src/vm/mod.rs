@@ -56,7 +56,6 @@ const BOOT: Duration = Duration::from_secs(90);
 #[derive(Clone, Debug, Default)]
 pub struct VmOptions {
     name: String,
-    cards: Vec<(String, String)>,
     disks: Vec<PathBuf>,
     programs: Vec<(String, PathBuf)>,
     files: Vec<(String, String)>,
@@ -71,14 +70,6 @@ impl VmOptions {
             name: name.to_owned(),
             ..Self::default()
         }
-    }
-
-    /// Add a network card with this MAC on a tap of the host, which is made if it is not there. Cards become `eth0`,
-    /// `eth1` and so on.
-    #[must_use]
-    pub fn card(mut self, tap: &str, mac: &str) -> Self {
-        self.cards.push((tap.to_owned(), mac.to_owned()));
-        self
     }
 
     /// Add a read-only disk with the content of a file. Disks become `/dev/vda`, `/dev/vdb` and so on.
@@ -109,6 +100,13 @@ impl VmOptions {
         Ok(self
             .program("sbin/dhclient", &client)
             .file("dhcp-script", DHCP_SCRIPT))
+    }
+
+    /// Further arguments for QEMU, such as those for a network card. Cards become `eth0`, `eth1` and so on.
+    #[must_use]
+    pub fn device<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.devices.extend(arguments.into_iter().map(Into::into));
+        self
     }
 
     /// Put the node under test there, as `mycelium`, with what it takes to have a TUN interface.
@@ -228,14 +226,14 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Boot a machine whose taps are in the namespace of `host`; returns when it takes commands.
+    /// Boot a machine on `host`; returns when it takes commands.
     pub fn boot(scratch: &Scratch, host: &Arc<Host>, options: &VmOptions) -> anyhow::Result<Self> {
         let mut vm = Self::start(scratch, host, options)?;
         vm.wait_until_ready()?;
         Ok(vm)
     }
 
-    /// As [`Vm::boot`], but returns at once: the taps are about to be made. Follow with [`Vm::wait_until_ready`].
+    /// As [`Vm::boot`], but returns at once. Follow with [`Vm::wait_until_ready`].
     pub fn start(scratch: &Scratch, host: &Arc<Host>, options: &VmOptions) -> anyhow::Result<Self> {
         let name = &options.name;
         let root = scratch.path().join(format!("{name}.cpio"));
@@ -253,11 +251,6 @@ impl Vm {
             .args(["-append", "console=ttyS0 panic=-1 mitigations=off"])
             .args(["-serial", &format!("file:{}", console.display())])
             .args(["-serial", "stdio"]);
-        for (index, (tap, mac)) in options.cards.iter().enumerate() {
-            let network = format!("tap,id=net{index},ifname={tap},script=no,downscript=no");
-            let card = format!("virtio-net-pci,netdev=net{index},mac={mac},romfile=");
-            command.args(["-netdev", &network, "-device", &card]);
-        }
         for disk in &options.disks {
             let drive = format!("file={},format=raw,if=virtio,readonly=on", disk.display());
             command.args(["-drive", &drive]);

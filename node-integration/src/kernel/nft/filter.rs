@@ -215,10 +215,11 @@ pub(super) fn port(batch: &mut Batch, filter: &PortFilter) {
     for source in &filter.sources {
         rules.rule(chain, &rule().source6(*source).accept());
     }
-    // Before it has an address, a guest may ask whether somebody else has it.
+    // Before it has an address, a guest asks whether somebody else has it. Nobody can; but the gateway, which answers
+    // for all guests, would answer for this one too, and the guest would give the address up.
     let nobody = || rule().source6(Ipv6Addr::UNSPECIFIED);
     let probe = nobody().icmpv6(NEIGHBOUR_SOLICITATION, NEIGHBOUR_SOLICITATION);
-    rules.rule(chain, &probe.accept());
+    rules.rule(chain, &probe.drop());
     let first_solicitation = nobody().icmpv6(133, 133);
     rules.rule(chain, &first_solicitation.accept());
     for kind in LISTENER_REPORTS {
