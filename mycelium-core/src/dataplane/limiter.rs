@@ -54,6 +54,11 @@ impl TokenBucket {
         }
     }
 
+    /// When one more event may pass.
+    pub(crate) fn ready_at(&self) -> Time {
+        self.filled_at + self.cost.saturating_sub(self.credit)
+    }
+
     fn fill(&mut self, now: Time) {
         self.credit = self
             .credit

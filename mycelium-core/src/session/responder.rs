@@ -2,9 +2,11 @@
 //!
 //! Bounds: four half-open sessions per pair of identities, of which the third and fourth need a cookie; a stated number in all,
 //! of which the oldest goes. Budgets are counted by the link a handshake comes over and by the /64 it says to come from,
-//! separately for senders that have proved their address and for those that have not; a link over budget is told cookies.
+//! separately for senders that have proved their address and for those that have not; a link over budget is told cookies. Who has
+//! proved its address waits for its turn where only the node as a whole has just done enough.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::Ipv6Addr;
 
 use crate::dataplane::limiter::{RateLimit, TokenBucket};
 use crate::fib::SubnetHash;
@@ -12,6 +14,7 @@ use crate::io::PeerId;
 use crate::time::{Duration, Time};
 
 use super::config::{HALF_OPEN_PER_REMOTE, HANDSHAKE_LIFETIME, SessionConfig};
+use super::fragment::Whole;
 use super::handshake::Established;
 use super::remote::Pair;
 
@@ -25,6 +28,9 @@ const PEACE: Duration = Duration::from_millis(500);
 const BUCKETS: usize = 1024;
 /// Handshakes of others in one go. Each takes a quarter of a millisecond, and packets of sessions wait behind them.
 const ANSWER_BURST: u32 = 8;
+/// First messages of senders with a cookie that wait for their turn: when many turn to one node at once, the last is answered
+/// before it asks again (400 ms).
+const LINE: usize = 256;
 /// Handshakes of ours because of packets that fit no session, in one go, for the same reason.
 const STRAY_BURST: u32 = 8;
 
@@ -52,6 +58,26 @@ pub(crate) enum Room {
     /// For somebody with a cookie.
     WithCookie,
     No,
+}
+
+/// A whole first message of somebody who proved its address.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) pair: Pair,
+    pub(crate) source: Ipv6Addr,
+    /// The index that the initiator chose.
+    pub(crate) sender: u32,
+    pub(crate) message: Whole,
+    pub(crate) from: PeerId,
+}
+
+/// Whether a handshake of somebody else's is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Now,
+    /// When its turn comes: the sender has paid, the node has just done enough.
+    InTurn,
+    Refused,
 }
 
 /// All of them, by our index.
@@ -224,6 +250,8 @@ pub(crate) struct Budgets {
     queries: Vec<TokenBucket>,
     stray_links: Vec<TokenBucket>,
     node: TokenBucket,
+    /// Who waits for `node`, in the order of arrival.
+    line: VecDeque<Asked>,
     host: TokenBucket,
     strays: TokenBucket,
     hash: SubnetHash,
@@ -241,6 +269,7 @@ impl Budgets {
             queries: buckets(10, 10),
             stray_links: buckets(10, 20),
             node: bucket(config.handshakes, ANSWER_BURST),
+            line: VecDeque::new(),
             host: bucket(1000, 256),
             strays: bucket(50, STRAY_BURST),
             hash: SubnetHash::new(hash_key),
@@ -261,22 +290,59 @@ impl Budgets {
             true => (&mut self.proven_links, &mut self.proven_sources),
             false => (&mut self.unproven_links, &mut self.unproven_sources),
         };
-        !(links[link(from)].has(now) && sources[place].has(now) && self.node.has(now))
+        let node = match proven {
+            true => self.line.len() < LINE,
+            false => self.line.is_empty() && self.node.has(now),
+        };
+        !(links[link(from)].has(now) && sources[place].has(now) && node)
     }
 
     /// Pay for one handshake of somebody else's.
-    pub(crate) fn take(&mut self, from: PeerId, source: Pair, proven: bool, now: Time) -> bool {
+    pub(crate) fn take(&mut self, from: PeerId, source: Pair, proven: bool, now: Time) -> Verdict {
+        let free = self.line.is_empty() && self.node.has(now);
+        let waits = proven && self.line.len() < LINE;
+        if !(free || waits) {
+            return Verdict::Refused;
+        }
         let (links, sources) = match proven {
             true => (&mut self.proven_links, &mut self.proven_sources),
             false => (&mut self.unproven_links, &mut self.unproven_sources),
         };
         let place = source_bucket(self.hash, source);
         // Nobody pays for what another lacks.
-        sources[place].has(now)
-            && self.node.has(now)
-            && links[link(from)].take(now)
-            && sources[place].take(now)
-            && self.node.take(now)
+        let pays =
+            sources[place].has(now) && links[link(from)].take(now) && sources[place].take(now);
+        match (pays, free) {
+            (false, _) => Verdict::Refused,
+            (true, true) => {
+                self.node.take(now);
+                Verdict::Now
+            }
+            (true, false) => Verdict::InTurn,
+        }
+    }
+
+    /// Whether this very message waits.
+    pub(crate) fn waits(&self, hash: &[u8; 32]) -> bool {
+        self.line.iter().any(|asked| asked.message.hash == *hash)
+    }
+
+    /// Let it wait, after [`Verdict::InTurn`].
+    pub(crate) fn line_up(&mut self, asked: Asked) {
+        self.line.push_back(asked);
+    }
+
+    /// The next whose turn it is.
+    pub(crate) fn next_in_line(&mut self, now: Time) -> Option<Asked> {
+        if self.line.is_empty() || !self.node.take(now) {
+            return None;
+        }
+        self.line.pop_front()
+    }
+
+    /// When the next has its turn.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        (!self.line.is_empty()).then(|| self.node.ready_at())
     }
 
     pub(crate) fn take_cookie(&mut self, from: PeerId, now: Time) -> bool {

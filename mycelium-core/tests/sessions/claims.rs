@@ -443,24 +443,24 @@ fn an_initiator_without_a_route_back_is_answered_when_there_is_one() {
 #[test]
 fn a_flood_of_handshakes_is_told_cookies_and_honest_ones_get_through() {
     let mut configs = vec![prefer(), prefer()];
-    configs.extend((0..150).map(|_| prefer()));
+    configs.extend((0..100).map(|_| prefer()));
     let mut world = World::new(configs);
-    for from in 2..152 {
+    for from in 2..102 {
         world.send(from, 1, b"flood");
-        world.run(1);
     }
     world.send(0, 1, b"honest");
     world.run(35);
     let told = world.nodes[1].plane.session_stats().cookies_sent;
-    world.run(1000);
+    // Nobody has to ask again, which would be after 400 ms.
+    world.run(300);
     let stats = world.nodes[1].plane.session_stats();
     assert!(told > 0, "{stats:?}");
     let got = world.nodes[1].received();
     assert!(got.contains(&b"honest".to_vec()));
-    assert_eq!(got.len(), 151, "cookies let all through in time: {stats:?}");
+    assert_eq!(got.len(), 101, "cookies let all through in time: {stats:?}");
     // And not by way of v1.
     let to = world.address(1);
-    for from in (2..152).chain([0]) {
+    for from in (2..102).chain([0]) {
         assert_eq!(world.nodes[from].protocol(to), Some(Protocol::V2), "{from}");
     }
 }

@@ -5,11 +5,11 @@ use std::net::Ipv6Addr;
 use crate::addr::Subnet;
 use crate::io::PeerId;
 use crate::session::cookie::ReturnAddress;
-use crate::session::fragment::{self, Fragment, Route, Source, Whole};
+use crate::session::fragment::{self, Fragment, Route, Source};
 use crate::session::handshake::{Arrival, Responder};
 use crate::session::mac::{MAC_LEN, MacKey, Scope};
 use crate::session::remote::{Pair, Session};
-use crate::session::responder::{HalfOpen, Room};
+use crate::session::responder::{Asked, HalfOpen, Room, Verdict};
 use crate::session::transport::ReceiveError;
 use crate::time::Time;
 
@@ -115,7 +115,6 @@ impl Sessions {
             self.stats.drop_unit += 1;
             return;
         }
-        let crossed = remote.is_some_and(|remote| !remote.attempts.is_empty());
         match self.half_open.room(pair, now) {
             Room::Yes => {}
             Room::WithCookie if proven => {}
@@ -129,18 +128,52 @@ impl Sessions {
                 return;
             }
         }
-        if !self.budgets.take(from, pair, proven, now) {
-            self.stats.over_budget += 1;
-            if !proven {
-                let asked = (fragment.sender(), &message.mac1);
-                self.tell_cookie(pair, source, asked, from, now);
+        let verdict = match self.budgets.waits(&message_hash) {
+            true => Verdict::Refused,
+            false => self.budgets.take(from, pair, proven, now),
+        };
+        let asked = Asked {
+            pair,
+            source,
+            sender: fragment.sender(),
+            message,
+            from,
+        };
+        match verdict {
+            Verdict::Now => self.answer(&asked, now),
+            Verdict::InTurn => self.budgets.line_up(asked),
+            Verdict::Refused => {
+                self.stats.over_budget += 1;
+                if !proven {
+                    let mac1 = (asked.sender, &asked.message.mac1);
+                    self.tell_cookie(pair, source, mac1, from, now);
+                }
             }
-            return;
         }
-        let Some(half) = self.respond(pair, source, fragment, &message, from, now) else {
+    }
+
+    /// Those that waited for their turn.
+    pub(super) fn answer_in_turn(&mut self, now: Time) {
+        while let Some(asked) = self.budgets.next_in_line(now) {
+            // Others of the same pair may have been answered meanwhile.
+            match self.half_open.room(asked.pair, now) {
+                Room::Yes | Room::WithCookie => self.answer(&asked, now),
+                Room::No => self.stats.over_budget += 1,
+            }
+        }
+    }
+
+    fn answer(&mut self, asked: &Asked, now: Time) {
+        let Asked {
+            pair, source, from, ..
+        } = *asked;
+        let Some(half) = self.respond(asked, now) else {
             self.stats.drop_handshake += 1;
             return;
         };
+        let slot = self.slots.get(&pair).copied();
+        let remote = slot.and_then(|slot| self.remotes[slot].as_ref());
+        let crossed = remote.is_some_and(|remote| !remote.attempts.is_empty());
         let half = HalfOpen { crossed, ..half };
         let index = half.established.local_index;
         self.actions.push_back(Action::Units {
@@ -157,15 +190,14 @@ impl Sessions {
     }
 
     /// Answer message 1, paying step by step.
-    pub(super) fn respond(
-        &mut self,
-        pair: Pair,
-        source: Ipv6Addr,
-        fragment: &Fragment<'_>,
-        message: &Whole,
-        from: PeerId,
-        now: Time,
-    ) -> Option<HalfOpen> {
+    fn respond(&mut self, asked: &Asked, now: Time) -> Option<HalfOpen> {
+        let Asked {
+            pair,
+            source,
+            sender,
+            ref message,
+            from,
+        } = *asked;
         let keys = self.locals.get(&pair.0)?;
         let identified =
             Responder::identify(Arrival::EndToEnd { source }, &keys.local, &message.message)
@@ -179,7 +211,7 @@ impl Sessions {
             self.stats.conflicts += 1;
             return None;
         }
-        let authenticated = identified.authenticate(fragment.sender()).ok()?;
+        let authenticated = identified.authenticate(sender).ok()?;
         let index = fresh_index(&mut self.rng, &self.by_index);
         let network_key = self.config.network_key.as_ref();
         let response = authenticated

@@ -12,7 +12,8 @@ impl Sessions {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let timer = self.timers.first().map(|&(at, _)| at);
-        [timer, self.half_open.poll_timeout()]
+        let line = self.budgets.poll_timeout();
+        [timer, line, self.half_open.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -23,6 +24,7 @@ impl Sessions {
         for index in self.half_open.expire(now) {
             self.by_index.remove(&u64::from(index));
         }
+        self.answer_in_turn(now);
         while let Some(&(at, slot)) = self.timers.first()
             && at <= now
         {
