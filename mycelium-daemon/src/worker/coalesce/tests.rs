@@ -51,6 +51,19 @@ fn drained(coalescer: &mut Coalescer) -> Vec<Vec<u8>> {
     written
 }
 
+/// In how many writes `packets` leave; the host makes the same packets of them, in this order.
+fn writes(coalescer: &mut Coalescer, packets: &[Vec<u8>]) -> usize {
+    for packet in packets {
+        put(coalescer, packet, false);
+    }
+    let written = drained(coalescer);
+    let longest = VIRTIO_NET_HDR_LEN + 65_535;
+    assert!(written.iter().all(|w| w.len() <= longest));
+    let got: Vec<_> = written.iter().flat_map(|w| cut(w)).collect();
+    assert_eq!(got, packets);
+    written.len()
+}
+
 /// What the host makes of one write: the packets, with complete checksums.
 fn cut(written: &[u8]) -> Vec<Vec<u8>> {
     let mut written = written.to_vec();
@@ -180,26 +193,14 @@ fn nothing_follows_a_shorter_segment() {
         tcp(7, 1400, 400, false),
         tcp(7, 1800, 400, false),
     ];
-    for packet in &packets {
-        put(&mut coalescer, packet, false);
-    }
-    let written = drained(&mut coalescer);
-    assert_eq!(written.len(), 2);
-    let got: Vec<_> = written.iter().flat_map(|w| cut(w)).collect();
-    assert_eq!(got, packets);
+    assert_eq!(writes(&mut coalescer, &packets), 2);
 }
 
 #[test]
 fn datagrams_are_joined_where_the_host_takes_it_and_never_become_longer_than_the_first() {
     let mut coalescer = Coalescer::default();
     let packets = [udp(7, &[1; 100]), udp(7, &[2; 100]), udp(7, &[3; 120])];
-    for packet in &packets {
-        put(&mut coalescer, packet, false);
-    }
-    let written = drained(&mut coalescer);
-    assert_eq!(written.len(), 2);
-    let got: Vec<_> = written.iter().flat_map(|w| cut(w)).collect();
-    assert_eq!(got, packets);
+    assert_eq!(writes(&mut coalescer, &packets), 2);
     for packet in &packets {
         let len = packet.len();
         coalescer.slot(len).unwrap().copy_from_slice(packet);
@@ -212,26 +213,9 @@ fn datagrams_are_joined_where_the_host_takes_it_and_never_become_longer_than_the
 fn a_run_ends_before_it_is_too_long_for_one_packet() {
     let mut coalescer = Coalescer::default();
     let packets: Vec<_> = (0..130).map(|n| tcp(7, n * 1300, 1300, false)).collect();
-    for packet in &packets {
-        put(&mut coalescer, packet, false);
-    }
-    let written = drained(&mut coalescer);
-    assert!(
-        written
-            .iter()
-            .all(|w| w.len() <= VIRTIO_NET_HDR_LEN + 65_535)
-    );
-    assert_eq!(written.len(), 3);
-    let got: Vec<_> = written.iter().flat_map(|w| cut(w)).collect();
-    assert_eq!(got, packets);
+    assert_eq!(writes(&mut coalescer, &packets), 3);
     let tiny: Vec<_> = (0..200_u8).map(|n| udp(7, &[n; 20])).collect();
-    for packet in &tiny {
-        put(&mut coalescer, packet, false);
-    }
-    let written = drained(&mut coalescer);
-    assert_eq!(written.len(), 4);
-    let got: Vec<_> = written.iter().flat_map(|w| cut(w)).collect();
-    assert_eq!(got, tiny);
+    assert_eq!(writes(&mut coalescer, &tiny), 4);
 }
 
 #[test]
