@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -18,7 +18,7 @@ fn namespace() -> Option<Namespace> {
             link::up(&namespace, link::LOOPBACK).unwrap();
             Some(namespace)
         }
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             eprintln!("cannot run: {error}");
             None
         }
@@ -34,10 +34,16 @@ fn address(text: &str) -> IpAddr {
 fn converse(from: &Namespace, to: &Namespace, at: IpAddr) {
     let listener = to.run(|| TcpListener::bind((at, 0))).unwrap().unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut sender = from
-        .run(|| TcpStream::connect((at, port)))
-        .unwrap()
-        .unwrap();
+    // The kernel gives up after it asked for a neighbour three times, and a new port of a bridge may lose as many.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut sender = loop {
+        match from.run(|| TcpStream::connect((at, port))).unwrap() {
+            Ok(sender) => break sender,
+            Err(error)
+                if error.kind() == ErrorKind::HostUnreachable && Instant::now() < deadline => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
     let (mut receiver, _) = listener.accept().unwrap();
     sender.write_all(b"hello").unwrap();
     let mut text = [0; 5];
@@ -75,7 +81,7 @@ fn a_veth_pair_joins_two_namespaces() {
     let waited = link::wait_until_usable(&left, "eth1", Duration::from_millis(1));
     assert_eq!(
         waited.unwrap_err().kind(),
-        std::io::ErrorKind::TimedOut,
+        ErrorKind::TimedOut,
         "its peer is down"
     );
     link::delete(&left, "eth1").unwrap();
@@ -142,7 +148,7 @@ fn a_bridge_joins_three_namespaces_and_routes_lead_through_a_router() {
         .run(|| UdpSocket::bind("[::]:0")?.connect("[fd02::1]:9"))
         .unwrap()
         .unwrap_err();
-    assert_eq!(lost.kind(), std::io::ErrorKind::NetworkUnreachable);
+    assert_eq!(lost.kind(), ErrorKind::NetworkUnreachable);
 
     link::detach(&switch, "port0").unwrap();
     link::set_mtu(&switch, "port0", 1280).unwrap();
