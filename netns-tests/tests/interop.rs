@@ -39,6 +39,15 @@ fn main() -> ExitCode {
             .unless(upstream_missing()),
         );
     }
+    for underlay in Underlay::ALL {
+        cases.push(
+            case(
+                format!("restarts_of_an_end/{underlay}/ours-theirs-theirs"),
+                move |scratch| restarts_of_an_end(scratch, underlay),
+            )
+            .unless(upstream_missing()),
+        );
+    }
     for pair in [[Ours, Upstream], [Upstream, Ours], [Upstream, Upstream]] {
         let label = pair.map(|build| build.to_string()).join("-");
         cases.push(
@@ -157,6 +166,31 @@ fn dialling_relay(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
     }
     judge(
         &format!("interop, back after restart of our relay that dials, {underlay}"),
+        &gaps,
+        Duration::from_secs(1),
+        Duration::from_secs(10),
+    )
+}
+
+/// Our end dials a relay of theirs from the same address and port again and again. While the relay replaces the old
+/// link it may forget what it hears on the new one; only our end can notice that.
+fn restarts_of_an_end(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
+    let mut net = Relayed::start(scratch, underlay, [Ours, Upstream, Upstream])?;
+    let pinger = Pinger::start(net.b.host(), net.a.address(), Duration::from_millis(10))?;
+    pinger.reply_since(Instant::now(), PATIENCE)?;
+    let mut gaps = Vec::new();
+    for _ in 0..repetitions(5, 20) {
+        net.a.kill()?;
+        net.a.start_again()?;
+        let started = net.a.started();
+        gaps.push(
+            pinger
+                .reply_since(started, PATIENCE)?
+                .duration_since(started),
+        );
+    }
+    judge(
+        &format!("interop, back after restart of our end, {underlay}"),
         &gaps,
         Duration::from_secs(1),
         Duration::from_secs(10),

@@ -61,13 +61,23 @@ impl Babel {
     }
 
     /// Our own subnets are never learned. Hearing our announcement come back, or that of our previous incarnation, is
-    /// normal; hearing somebody originate it (metric 0) is not.
+    /// normal; hearing somebody originate it (metric 0) is not. Whoever retracts it has no route to us although we are
+    /// its neighbour, and is told again as if it had asked: a node of the present network that replaces an old link
+    /// with the one of our restart may forget with the old one what we said on the new.
     fn on_update_of_ours(&mut self, peer: PeerId, subnet: Subnet, update: &Update, now: Time) {
         let (Some(origin), Some(neighbour)) =
             (self.origins.get(subnet), self.neighbours.get_mut(&peer))
         else {
             return;
         };
+        if Metric::new(update.metric).is_infinite() {
+            if neighbour.budgets.route_requests.take(now) {
+                self.send_origin(peer, subnet);
+            } else {
+                self.counters.refused_budget += 1;
+            }
+            return;
+        }
         if update.metric != Metric::ZERO.raw() || update.router_id.public_key() != origin.public_key
         {
             return;

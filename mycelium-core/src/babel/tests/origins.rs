@@ -154,6 +154,25 @@ fn our_announcement_coming_back_is_normal() {
 }
 
 #[test]
+fn a_neighbour_that_retracts_what_is_ours_is_told_again() {
+    let mut solo = Solo::new();
+    let us = solo.ourselves();
+    solo.up(P1);
+    solo.up(P2);
+    // Nodes of the present network retract under their own router-id.
+    let retraction = Update {
+        prefix: us.subnet().into(),
+        ..Remote::new(1).update(0, INFINITE)
+    };
+    assert_eq!(updates(&solo.update(P1, retraction), us), [(P1, 0, 0)]);
+    let told: usize = (0..10_000)
+        .map(|_| updates(&solo.update(P1, retraction), us).len())
+        .sum();
+    assert_eq!(told, 4_095, "no more than are answered who ask");
+    assert_eq!(updates(&solo.update(P2, retraction), us), [(P2, 0, 0)]);
+}
+
+#[test]
 fn a_link_to_ourselves_is_closed() {
     let mut solo = Solo::new();
     let us = solo.ourselves();
