@@ -65,8 +65,9 @@ fn locate() -> anyhow::Result<PathBuf> {
             "--quiet",
             "--package",
             "mycelium-daemon",
-            "--bin",
-            "mycelium",
+            "--package",
+            "node-integration",
+            "--bins",
         ])
         .args(["--profile", profile])
         .arg("--manifest-path")

@@ -13,6 +13,7 @@
 //! | `MYCELIUM_BIN` | the node under test; by default `cargo build -p mycelium-daemon` provides it |
 //! | `MYCELIUM_UPSTREAM_BIN` | an unmodified mycelium 0.7.10, for the interoperability tests |
 //! | `MYCELIUM_VM_DIR` | what `vm-files.sh` has made, for tests with virtual machines; QEMU must be in `PATH` |
+//! | `MYCELIUM_ENGINE_DIR` | what `engine-files.sh` has made, for tests with container engines |
 //! | `MYCELIUM_TEST_BYTES` | size of bulk transfers, in bytes |
 //! | `MYCELIUM_TEST_STRICT` | `1`: assert the strict figures (quiet machine, release build) and more repetitions |
 //! | `MYCELIUM_TEST_LOG` | `debug`: nodes log at that level |
@@ -20,6 +21,7 @@
 pub mod attach;
 pub mod capture;
 pub mod daemon;
+pub mod engine;
 pub mod figures;
 pub mod flood;
 pub mod flood_frames;

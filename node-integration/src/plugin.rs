@@ -8,12 +8,16 @@ pub mod netavark;
 
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::desired::{AttachmentSpec, Network};
+use crate::desired::{Attachment, AttachmentSpec, Network};
 use crate::directory::{self, Directory};
 use crate::host::Host;
-use crate::reconcile;
 use crate::secret::Seed;
+use crate::{Error, Namespace, link, reconcile};
+
+/// The kernel takes a few milliseconds to notice that both ends of a cable are up, and to make addresses known to itself.
+const PLUGGED_IN: Duration = Duration::from_secs(5);
 
 /// The host that a configuration names, or the usual one.
 fn host(directory: Option<&PathBuf>, notes: Option<&PathBuf>) -> Host {
@@ -43,4 +47,23 @@ fn address(text: &str) -> Option<Ipv6Addr> {
     let (address, length) = text.split_once('/').unwrap_or((text, "128"));
     let length: u8 = length.parse().ok()?;
     (length <= 128).then_some(address.parse().ok()?)
+}
+
+/// Wait until a container that starts now loses no packet: what it sends before, or is sent, would be lost, a TCP SYN for
+/// a second.
+fn wait_until_usable(netns: &str, attachment: &Attachment) -> Result<(), String> {
+    let usable = || -> crate::Result<()> {
+        let open = |namespace: std::io::Result<Namespace>| {
+            namespace.map_err(|error| Error::from_io("open the namespace", error))
+        };
+        let inside = open(Namespace::open(netns))?;
+        link::wait_until_usable(&inside, &attachment.interface, PLUGGED_IN)?;
+        let host = open(Namespace::current())?;
+        link::wait_until_usable(&host, &attachment.names.port, PLUGGED_IN)?;
+        for address in &attachment.addresses {
+            link::wait_until_local(&inside, *address, PLUGGED_IN)?;
+        }
+        Ok(())
+    };
+    usable().map_err(|error| error.to_string())
 }

@@ -33,12 +33,8 @@ fn execute(command: &mut Command, input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
+    // Who needs no input may have ended by now.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
@@ -376,6 +372,26 @@ fn podman_networks_are_created_set_up_and_torn_down() {
         assert!(ping(&inside, network.gateway()));
         netavark(&["teardown", &path], &setup).unwrap();
         netavark(&["teardown", &path], &setup).unwrap();
+
+        // The next container of that name has its address; one that asks for a seed has that.
+        let address = interface["subnets"][0]["ipnet"].clone();
+        let mut next = setup;
+        next["container_id"] = "1d2e".into();
+        let again = netavark(&["setup", &path], &next).unwrap();
+        assert_eq!(again["interfaces"]["eth0"]["subnets"][0]["ipnet"], address);
+        netavark(&["teardown", &path], &next).unwrap();
+        next["network_options"]["options"] =
+            json!({ "seed": "001122334455", "allow": "udp/53; tcp/443 from 400::/7" });
+        let seeded = netavark(&["setup", &path], &next).unwrap();
+        let seeded = seeded["interfaces"]["eth0"]["subnets"][0]["ipnet"].clone();
+        assert!(seeded.as_str().unwrap().ends_with(":ff0f:11:2233:4455/128"));
+        let name = "podman.1d2e.eth0".parse().unwrap();
+        let made = host.directory().attachment(&network, &name).unwrap();
+        assert_eq!(made.spec.allow.len(), 4);
+        netavark(&["teardown", &path], &next).unwrap();
+        next["network_options"]["options"] = json!({ "sed": "001122334455" });
+        let refused = netavark(&["setup", &path], &next).unwrap_err();
+        assert!(refused["error"].as_str().unwrap().contains("\"sed\""));
         drop(inside);
         named::delete("box").unwrap();
         settles(&before, "");

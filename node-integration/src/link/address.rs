@@ -1,15 +1,17 @@
 //! Addresses of an interface.
 
-use std::net::IpAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
 use super::require_index;
 use crate::netlink::{converse, query};
-use crate::{Namespace, Result};
+use crate::{Error, Namespace, Result};
 
-/// Give an interface an address, usable at once: IPv6 addresses skip duplicate address detection.
+/// Give an interface an address without duplicate address detection; see [`wait_until_local`].
 ///
 /// # Errors
 /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface), or [`Error::Exists`](crate::Error::Exists) when it has
@@ -32,6 +34,44 @@ pub fn add_address(
         }
         request.execute().await
     })
+}
+
+/// Wait until packets to an IPv6 address of this namespace are taken for it.
+///
+/// The kernel makes an address usable as a source at once, also without duplicate address detection, but adds its entry
+/// to the local table by a worker: until that has run, what arrives for it is dropped.
+///
+/// # Errors
+/// [`Error::Refused`] with `TimedOut` after `limit`: nobody has the address.
+pub fn wait_until_local(namespace: &Namespace, address: Ipv6Addr, limit: Duration) -> Result<()> {
+    let action = format!("wait until {address} is reachable");
+    let deadline = Instant::now() + limit;
+    loop {
+        let table = namespace
+            .run(|| std::fs::read_to_string("/proc/thread-self/net/ipv6_route"))
+            .and_then(|read| read)
+            .map_err(|error| Error::from_io(action.as_str(), error))?;
+        if table.lines().any(|line| is_local_entry(line, address)) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::from_io(action, ErrorKind::TimedOut.into()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a line of `/proc/net/ipv6_route` is the local table's entry of `address`: destination, prefix length, source,
+/// its length, gateway, metric, two counts, flags, interface.
+fn is_local_entry(line: &str, address: Ipv6Addr) -> bool {
+    /// `RTF_LOCAL` of linux/ipv6_route.h.
+    const LOCAL: u32 = 0x8000_0000;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [destination, "80", _, _, _, _, _, _, flags, _] = fields.as_slice() else {
+        return false;
+    };
+    u128::from_str_radix(destination, 16) == Ok(address.to_bits())
+        && u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & LOCAL != 0)
 }
 
 /// Take an address from an interface.

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-pub use address::{add_address, addresses, remove_address};
+pub use address::{add_address, addresses, remove_address, wait_until_local};
 pub use route::{add_route, remove_route};
 
 use crate::netlink::{converse, query};

@@ -312,6 +312,8 @@ impl Session<'_> {
             .host
             .attach(&network.name, &name, &spec, &mut NoNode)
             .map_err(|error| (code_of(&error), error.to_string()))?;
+        super::wait_until_usable(&self.call.netns, &attachment)
+            .map_err(|error| (code::INPUT_OUTPUT, error))?;
         Ok(self.result(&network, &attachment))
     }
 

@@ -10,12 +10,16 @@ use serde_json::{Value, json};
 use crate::desired::{AttachmentSpec, Kind, Name};
 use crate::directory::DirectoryError;
 use crate::host::Host;
-use crate::naming::device_hash;
 use crate::object::GATEWAY_LINK_LOCAL;
 use crate::reconcile::{NoNode, ReconcileError};
+use crate::secret::Seed;
 
 /// Options of `podman network create -o`.
 const OPTIONS: [&str; 4] = ["network", "allow", "net_dir", "notes_dir"];
+/// Options of `podman run --network NAME:…`.
+const CONTAINER_OPTIONS: [&str; 2] = ["seed", "allow"];
+/// What `podman ps` shows of a container's id.
+const SHORT_ID: usize = 12;
 
 #[derive(Clone, Debug, Deserialize)]
 struct Network {
@@ -29,6 +33,8 @@ struct Network {
 #[derive(Clone, Debug, Deserialize)]
 struct Setup {
     container_id: String,
+    #[serde(default)]
+    container_name: String,
     network: Network,
     network_options: PerNetwork,
 }
@@ -40,6 +46,8 @@ struct PerNetwork {
     static_ips: Option<Vec<IpAddr>>,
     #[serde(default)]
     static_mac: Option<String>,
+    #[serde(default)]
+    options: Option<BTreeMap<String, String>>,
 }
 
 /// Answer `command`, with the path of the container's namespace for `setup` and `teardown`: what to print.
@@ -81,30 +89,38 @@ impl Network {
         name.parse().map_err(|error| format!("{error}"))
     }
 
+    /// What everybody on it lets in.
     fn allow(&self, spec: &mut AttachmentSpec) -> Result<(), String> {
-        let rules = self.option("allow").unwrap_or_default().split(',');
-        for rule in rules.map(str::trim).filter(|rule| !rule.is_empty()) {
-            spec.allow
-                .push(rule.parse().map_err(|error| format!("{error}"))?);
-        }
-        Ok(())
+        allow(self.option("allow").unwrap_or_default(), ',', spec)
+    }
+}
+
+/// Add rules that a character separates.
+fn allow(rules: &str, separator: char, spec: &mut AttachmentSpec) -> Result<(), String> {
+    let rules = rules.split(separator).map(str::trim);
+    for rule in rules.filter(|rule| !rule.is_empty()) {
+        spec.allow
+            .push(rule.parse().map_err(|error| format!("{error}"))?);
+    }
+    Ok(())
+}
+
+/// Refuse a misspelt option rather than go without it.
+fn known(options: Option<&BTreeMap<String, String>>, known: &[&str]) -> Result<(), String> {
+    let mut names = options.into_iter().flat_map(BTreeMap::keys);
+    match names.find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "unknown option {name:?}: there are {}",
+            known.join(", ")
+        )),
     }
 }
 
 /// Check what Podman is about to write down; it is written down as it came.
 fn create(input: &str) -> Result<Value, String> {
     let network: Network = decode(input)?;
-    let unknown = network
-        .options
-        .iter()
-        .flatten()
-        .find(|(name, _)| !OPTIONS.contains(&name.as_str()));
-    if let Some((name, _)) = unknown {
-        return Err(format!(
-            "unknown option {name:?}: there are {}",
-            OPTIONS.join(", ")
-        ));
-    }
+    known(network.options.as_ref(), &OPTIONS)?;
     if network.subnets.iter().flatten().next().is_some() {
         return Err("a subnet cannot be chosen: it follows from the network's key".to_owned());
     }
@@ -120,17 +136,30 @@ fn create(input: &str) -> Result<Value, String> {
     Ok(described)
 }
 
+/// As `podman ps` and `podman inspect` name the container and its interface.
 fn attachment_name(setup: &Setup) -> Result<Name, String> {
-    let hash = device_hash(
-        format!(
-            "{}/{}",
-            setup.container_id, setup.network_options.interface_name
-        )
-        .as_bytes(),
-    );
-    format!("podman.{hash}")
+    let id = setup.container_id.get(..SHORT_ID);
+    let id = id.unwrap_or(&setup.container_id);
+    format!("podman.{id}.{}", setup.network_options.interface_name)
         .parse()
         .map_err(|error| format!("{error}"))
+}
+
+/// What its address ends in: the same for the next container of that name.
+fn seed(setup: &Setup) -> Result<Seed, String> {
+    let options = setup.network_options.options.as_ref();
+    match options.and_then(|options| options.get("seed")) {
+        Some(text) => Seed::parse(text).map_err(|error| error.to_string()),
+        None => {
+            let names = [&setup.container_name, &setup.container_id];
+            let container = names.into_iter().find(|name| !name.is_empty());
+            let container = container.ok_or("the container has no name")?;
+            Ok(Seed::of_name(&format!(
+                "{}/{container}",
+                setup.network.name
+            )))
+        }
+    }
 }
 
 fn setup(netns: &str, setup: &Setup) -> Result<Value, String> {
@@ -144,7 +173,13 @@ fn setup(netns: &str, setup: &Setup) -> Result<Value, String> {
     let mut spec = AttachmentSpec::of_kind(Kind::Veth);
     spec.netns = Some(PathBuf::from(netns));
     spec.interface = Some(options.interface_name.clone());
+    spec.seed = Some(seed(setup)?);
     setup.network.allow(&mut spec)?;
+    known(options.options.as_ref(), &CONTAINER_OPTIONS)?;
+    if let Some(rules) = options.options.as_ref().and_then(|all| all.get("allow")) {
+        // Podman itself separates options by commas.
+        allow(rules, ';', &mut spec)?;
+    }
     for address in options.static_ips.iter().flatten() {
         match address {
             IpAddr::V6(address) => super::want_address(&network, *address, &mut spec),
@@ -157,6 +192,7 @@ fn setup(netns: &str, setup: &Setup) -> Result<Value, String> {
     let (network, attachment) = host
         .attach(&name, &attachment_name(setup)?, &spec, &mut NoNode)
         .map_err(|error| error.to_string())?;
+    super::wait_until_usable(netns, &attachment)?;
     let subnets: Vec<Value> = attachment
         .addresses
         .iter()
