@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make DIRECTORY the root file system of a machine with container engines, without installing any of it: Podman and
 # netavark, containerd, and cnitool built from Debian's sources of CNI. Debian 13, since older ones have a netavark
-# without plugins. For MYCELIUM_ENGINE_DIR; needs root, apt and Debian's keyring.
+# without plugins. For MYCELIUM_ENGINE_DIR; needs root, apt with its package lists, and Debian's keyring.
 set -euo pipefail
 directory=${1:?usage: engine-files.sh DIRECTORY}
 engines="podman netavark crun containerd runc busybox-static"
@@ -14,11 +14,13 @@ directory=$(cd "$directory" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# An apt of its own: this system's packages and sources do not count.
+# An apt of its own: this system's packages do not count, and of its sources only where Debian is.
+mirror=$(apt-get indextargets --format '$(REPO_URI) $(LABEL)' | sed -n 's/ Debian$//p' | head -n 1)
+[ -n "$mirror" ] || { echo "no Debian among the package lists; apt-get update?" >&2; exit 1; }
 mkdir -p "$work"/{lists,cache,source,go}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 for type in deb deb-src; do
-  echo "$type [signed-by=$keyring] http://deb.debian.org/debian trixie main"
+  echo "$type [signed-by=$keyring] $mirror trixie main"
 done >"$work/sources.list"
 export APT_CONFIG="$work/apt.conf"
 cat >"$APT_CONFIG" <<END
