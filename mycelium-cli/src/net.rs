@@ -235,10 +235,8 @@ pub(crate) fn run(
         Action::Create(args) => create(args, client, out, remarks),
         Action::Delete(args) => {
             let host = args.place.host();
-            for name in &args.names {
-                host.delete_network(name, &mut Node::new(client, &host.directory, remarks))?;
-            }
-            Ok(())
+            let mut node = Node::new(client, &host.directory, remarks);
+            Ok(host.delete_networks(&args.names, &mut node)?)
         }
         Action::Plan(args) => {
             let host = args.place.host();

@@ -319,6 +319,31 @@ impl NetworkSpec {
         }
     }
 
+    /// Its key and id, if nothing is wrong with it.
+    pub(crate) fn checked(&self, name: &Name) -> Result<(NetworkKey, String), DesiredError> {
+        let key = self.mycelium.as_ref().ok_or(DesiredError::NoKey)?;
+        if !key.peers.is_empty() {
+            return Err(DesiredError::Peers(key.peers.len()));
+        }
+        limit("name servers", self.name_servers.len(), MAX_NAME_SERVERS)?;
+        if let Some(masquerade) = self.masquerade
+            && masquerade.pair >= Masquerade::PAIRS
+        {
+            return Err(DesiredError::Field("the masquerade pair is above 32767"));
+        }
+        let id = match (&self.id, self.profile, self.twin) {
+            (Some(id), ..) => id.clone(),
+            (None, Profile::Native, _) if is_id(name.as_str()) => name.as_str().to_owned(),
+            (None, Profile::Native, _) => naming::device_hash(name.as_str().as_bytes()),
+            (None, _, Some(twin)) => naming::net_id(twin, name.as_str()),
+            (None, profile, None) => return Err(DesiredError::NoId(profile)),
+        };
+        if !is_id(&id) {
+            return Err(DesiredError::Id(id));
+        }
+        Ok((key.hex_key.clone(), id))
+    }
+
     /// From JSON: ours, or a `network` or `network-light` workload of Zero-OS.
     ///
     /// # Errors
@@ -351,30 +376,11 @@ impl Network {
     /// # Errors
     /// [`DesiredError`]: the first thing that is wrong.
     pub fn new(name: Name, spec: NetworkSpec) -> Result<Self, DesiredError> {
-        let key = spec.mycelium.clone().ok_or(DesiredError::NoKey)?;
-        if !key.peers.is_empty() {
-            return Err(DesiredError::Peers(key.peers.len()));
-        }
-        limit("name servers", spec.name_servers.len(), MAX_NAME_SERVERS)?;
-        if let Some(masquerade) = spec.masquerade
-            && masquerade.pair >= Masquerade::PAIRS
-        {
-            return Err(DesiredError::Field("the masquerade pair is above 32767"));
-        }
-        let id = match (&spec.id, spec.profile, spec.twin) {
-            (Some(id), ..) => id.clone(),
-            (None, Profile::Native, _) if is_id(name.as_str()) => name.as_str().to_owned(),
-            (None, Profile::Native, _) => naming::device_hash(name.as_str().as_bytes()),
-            (None, _, Some(twin)) => naming::net_id(twin, name.as_str()),
-            (None, profile, None) => return Err(DesiredError::NoId(profile)),
-        };
-        if !is_id(&id) {
-            return Err(DesiredError::Id(id));
-        }
-        let public_key = key.hex_key.secret().public_key();
+        let (key, id) = spec.checked(&name)?;
+        let public_key = key.secret().public_key();
         Ok(Self {
             names: spec.profile.network(&id),
-            key: key.hex_key,
+            key,
             public_key,
             name,
             spec,

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::desired::{
     Attachment, AttachmentSpec, DesiredError, MAX_ATTACHMENTS, Name, Network, NetworkSpec,
 };
+use crate::naming::NetworkNames;
+use crate::secret::NetworkKey;
 
 /// Where it is unless somebody says otherwise.
 pub const DEFAULT: &str = "/etc/mycelium/net.d";
@@ -109,16 +111,50 @@ impl Directory {
     /// [`DirectoryError::Io`] when the directory cannot be read.
     pub fn networks(&self) -> Result<Listed<Network>> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
+        let mut claims = Vec::new();
         for name in self.network_names()? {
             match self.network(&name) {
-                Ok(network) => match conflict(&good, &network) {
-                    None => good.push(network),
-                    Some(text) => bad.push((name, DirectoryError::Duplicate(text))),
-                },
+                Ok(network) => {
+                    let claim = Claim::of(&network);
+                    match claim.conflict(&claims) {
+                        None => {
+                            good.push(network);
+                            claims.push(claim);
+                        }
+                        Some(text) => bad.push((name, DirectoryError::Duplicate(text))),
+                    }
+                }
                 Err(error) => bad.push((name, error)),
             }
         }
         Ok((good, bad))
+    }
+
+    /// What all networks but one claim. Unlike [`Directory::networks`] it makes no public keys, which would take most of
+    /// the time.
+    fn claims_beside(&self, name: &Name) -> Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        for other in entries(&self.root)? {
+            let Ok(other) = other.parse::<Name>() else {
+                continue;
+            };
+            if other == *name {
+                continue;
+            }
+            // What is wrong with another one is said when that one is asked for.
+            let text = read(&self.network_path(&other)).ok().flatten();
+            if let Some(Ok(spec)) = text.map(|text| NetworkSpec::from_json(&text))
+                && let Ok((key, id)) = spec.checked(&other)
+            {
+                claims.push(Claim {
+                    names: spec.profile.network(&id),
+                    pair: spec.masquerade.map(|masquerade| masquerade.pair),
+                    name: other,
+                    key,
+                });
+            }
+        }
+        Ok(claims)
     }
 
     /// Names of the attachments of a network, sorted.
@@ -212,9 +248,7 @@ impl Directory {
                 path: path.clone(),
                 error,
             })?;
-        let (mut others, _) = self.networks()?;
-        others.retain(|other| other.name != *name);
-        if let Some(text) = conflict(&others, &network) {
+        if let Some(text) = Claim::of(&network).conflict(&self.claims_beside(name)?) {
             return Err(DirectoryError::Duplicate(text));
         }
         write(&path, spec)?;
@@ -312,26 +346,41 @@ impl Directory {
     }
 }
 
-/// Why two networks cannot be on one host.
-fn conflict(others: &[Network], network: &Network) -> Option<String> {
-    others.iter().find_map(|other| {
-        let pair = |network: &Network| network.spec.masquerade.map(|masquerade| masquerade.pair);
-        let what = if other.public_key == network.public_key {
-            "have the same key: every network needs one of its own"
-        } else if other.names.bridge == network.names.bridge
-            || other.names.namespace == network.names.namespace
-        {
-            "have the same id: give one another"
-        } else if pair(network).is_some() && pair(other) == pair(network) {
-            "have the same masquerade pair: give one another"
-        } else {
-            return None;
-        };
-        Some(format!(
-            "networks {} and {} {what}",
-            other.name, network.name
-        ))
-    })
+/// What no two networks of a host may both have.
+struct Claim {
+    name: Name,
+    key: NetworkKey,
+    names: NetworkNames,
+    pair: Option<u16>,
+}
+
+impl Claim {
+    fn of(network: &Network) -> Self {
+        Self {
+            name: network.name.clone(),
+            key: network.key.clone(),
+            names: network.names.clone(),
+            pair: network.spec.masquerade.map(|masquerade| masquerade.pair),
+        }
+    }
+
+    /// Why this network and one of the others cannot be on one host.
+    fn conflict(&self, others: &[Self]) -> Option<String> {
+        others.iter().find_map(|other| {
+            let what = if other.key.is_same_identity(&self.key) {
+                "have the same key: every network needs one of its own"
+            } else if other.names.bridge == self.names.bridge
+                || other.names.namespace == self.names.namespace
+            {
+                "have the same id: give one another"
+            } else if self.pair.is_some() && other.pair == self.pair {
+                "have the same masquerade pair: give one another"
+            } else {
+                return None;
+            };
+            Some(format!("networks {} and {} {what}", other.name, self.name))
+        })
+    }
 }
 
 /// Names in a directory; none if it does not exist.
@@ -372,13 +421,18 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>> {
 pub(crate) fn write(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("descriptions always serialise");
     let write = || {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(directory)?;
         let temporary = path.with_extension("new");
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&temporary)?;
+        let mut file = match options.open(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = path.parent().unwrap_or(Path::new("/"));
+                let mut builder = fs::DirBuilder::new();
+                builder.recursive(true).mode(0o700).create(directory)?;
+                options.open(&temporary)?
+            }
+            outcome => outcome?,
+        };
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
         drop(file);

@@ -71,30 +71,36 @@ impl Host {
         })
     }
 
-    /// Delete a network and its attachments.
+    /// Delete networks and their attachments. Several at a time take less than each by itself.
     ///
     /// # Errors
-    /// [`ReconcileError`].
-    pub fn delete_network(
+    /// [`DirectoryError::NoNetwork`] for the first of which there is neither a description nor anything made; the others
+    /// are gone then. [`ReconcileError`].
+    pub fn delete_networks(
         &self,
-        name: &Name,
+        names: &[Name],
         registrar: &mut dyn Registrar,
     ) -> Result<(), ReconcileError> {
         let mut reconciler = self.open()?;
-        // It is not wanted any more from here on, whatever happens.
-        let forgotten = self.directory.remove_network(name);
-        let mut entries = reconciler.entries()?;
-        entries.retain(|entry| match entry {
-            Entry::Network(network) | Entry::Attachment(network, _) => network == name,
-        });
-        entries.sort_by_key(|entry| matches!(entry, Entry::Network(_)));
-        let was_made = !entries.is_empty();
-        for entry in entries {
-            reconciler.apply(&entry, &[], registrar)?;
+        let made = reconciler.entries()?;
+        let mut failure = None;
+        for name in names {
+            // It is not wanted any more from here on, whatever happens.
+            match self.directory.remove_network(name) {
+                Err(DirectoryError::NoNetwork(_))
+                    if made.iter().any(|entry| entry.network() == name) => {}
+                outcome => failure = failure.or(outcome.err()),
+            }
         }
-        match forgotten {
-            Err(DirectoryError::NoNetwork(_)) if was_made => Ok(()),
-            outcome => Ok(outcome?),
+        // Sorted, networks come before all attachments.
+        let leaving: Vec<Entry> = made
+            .into_iter()
+            .filter(|entry| names.contains(entry.network()))
+            .collect();
+        reconciler.remove(&leaving, registrar)?;
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@
 //!   must be done to get there; [`kernel`]: what is there; [`directory`] and [`reconcile`]: a directory of descriptions,
 //!   and making things so; [`host`]: all that together, for users;
 //! - [`guest`]: how a guest learns its address;
+//! - [`survey`]: a host's own interfaces, at a cost that does not grow with workloads;
 //! - [`sysctl`]: settings below `/proc/sys/net` of a namespace;
 //! - [`userns`]: the same rights for an ordinary user.
 
@@ -34,6 +35,7 @@ pub mod plan;
 pub mod plugin;
 pub mod reconcile;
 pub mod secret;
+pub mod survey;
 pub mod sysctl;
 pub mod userns;
 

@@ -103,12 +103,13 @@ pub fn path(name: &str) -> Result<PathBuf> {
 /// Make sure that the directory exists and that mounts in it reach every mount namespace that shares it.
 fn share_directory() -> io::Result<()> {
     std::fs::create_dir_all(DIRECTORY)?;
+    // Not those in it, which were born shared: there may be thousands.
     let share = || {
         mount(
             None::<&str>,
             DIRECTORY,
             None::<&str>,
-            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            MsFlags::MS_SHARED,
             None::<&str>,
         )
     };

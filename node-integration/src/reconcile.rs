@@ -37,6 +37,15 @@ impl std::fmt::Display for Entry {
     }
 }
 
+impl Entry {
+    /// The network that it is, or is of.
+    pub fn network(&self) -> &Name {
+        match self {
+            Self::Network(name) | Self::Attachment(name, _) => name,
+        }
+    }
+}
+
 impl From<Entry> for String {
     fn from(entry: Entry) -> Self {
         entry.to_string()
@@ -237,6 +246,48 @@ impl Reconciler {
         Ok(steps)
     }
 
+    /// Remove entries together, networks before their attachments: what goes with something else need not be removed by
+    /// itself.
+    ///
+    /// # Errors
+    /// [`ReconcileError`]; what is left is still noted.
+    pub fn remove(
+        &mut self,
+        entries: &[Entry],
+        registrar: &mut dyn Registrar,
+    ) -> Result<Vec<Step>, ReconcileError> {
+        let steps = self.plan_removal(entries, registrar)?;
+        let is_link = |step: &&Step| matches!(step.object(), Object::Link(_));
+        let is_namespace = |step: &&Step| matches!(step.object(), Object::Namespace { .. });
+        let (links, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(is_link);
+        let (namespaces, others): (Vec<&Step>, Vec<&Step>) =
+            others.into_iter().partition(is_namespace);
+        for step in others {
+            self.execute(step, registrar)?;
+        }
+        self.kernel.remove_links(links)?;
+        // Last: what the kernel does about them in its own time would hold up the interfaces.
+        for step in namespaces {
+            self.execute(step, registrar)?;
+        }
+        for entry in entries.iter().rev() {
+            self.forget(entry)?;
+        }
+        Ok(steps)
+    }
+
+    fn plan_removal(
+        &mut self,
+        entries: &[Entry],
+        registrar: &mut dyn Registrar,
+    ) -> Result<Vec<Step>, ReconcileError> {
+        let mut noted = Vec::new();
+        for entry in entries {
+            noted.extend(self.noted(entry)?);
+        }
+        self.plan_from(&[], &noted, registrar)
+    }
+
     fn execute(
         &mut self,
         step: &Step,
@@ -389,24 +440,37 @@ impl Reconciler {
         keep.sort();
         let mut leaving: Vec<Entry> = self.entries()?;
         leaving.retain(|entry| keep.binary_search(entry).is_err());
-        // Attachments go before their networks.
-        leaving.sort_by_key(|entry| matches!(entry, Entry::Network(_)));
-        let leaving = leaving.into_iter().map(|entry| (entry, Vec::new()));
-        for (entry, objects) in leaving.chain(todo) {
+        leaving.sort_by_key(|entry| match entry {
+            Entry::Network(network) => (network.clone(), None),
+            Entry::Attachment(network, name) => (network.clone(), Some(name.clone())),
+        });
+        // A network goes with its attachments, which come behind it.
+        let groups = || {
+            leaving.chunk_by(|first, next| {
+            matches!(next, Entry::Attachment(network, _) if network == first.network())
+        })
+        };
+        let mut planned = Vec::new();
+        for group in groups() {
+            planned.push(self.plan_removal(group, registrar));
+        }
+        // All together if nothing is in the way; else each by itself.
+        let is_done = !dry_run && self.remove(&leaving, registrar).is_ok();
+        for (group, planned) in groups().zip(planned) {
+            let outcome = if dry_run || is_done {
+                planned
+            } else {
+                self.remove(group, registrar)
+            };
+            reports.push(reported(group[0].clone(), outcome));
+        }
+        for (entry, objects) in todo {
             let outcome = if dry_run {
                 self.plan(&entry, &objects, registrar)
             } else {
                 self.apply(&entry, &objects, registrar)
             };
-            let (steps, error) = match outcome {
-                Ok(steps) => (steps, None),
-                Err(error) => (Vec::new(), Some(error)),
-            };
-            reports.push(Report {
-                entry,
-                steps,
-                error,
-            });
+            reports.push(reported(entry, outcome));
         }
         Ok(reports)
     }
@@ -418,9 +482,17 @@ pub fn entry_of(network: &Network, attachment: &Attachment) -> Entry {
 }
 
 fn failed(entry: Entry, error: DirectoryError) -> Report {
+    reported(entry, Err(error.into()))
+}
+
+fn reported(entry: Entry, outcome: Result<Vec<Step>, ReconcileError>) -> Report {
+    let (steps, error) = match outcome {
+        Ok(steps) => (steps, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     Report {
         entry,
-        steps: Vec::new(),
-        error: Some(error.into()),
+        steps,
+        error,
     }
 }

@@ -134,6 +134,18 @@ impl NetworkKey {
         Self::checked(key)
     }
 
+    /// Whether both give the same public key, which is told without making it: of some bits X25519 makes nothing.
+    pub fn is_same_identity(&self, other: &Self) -> bool {
+        let used = |key: &Self| {
+            let mut bytes = Zeroizing::new(key.0);
+            bytes[0] &= 0xf8;
+            bytes[31] &= 0x7f;
+            bytes[31] |= 0x40;
+            bytes
+        };
+        used(self) == used(other)
+    }
+
     /// The bytes of a key file.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

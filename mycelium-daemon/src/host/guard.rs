@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mycelium_core::io::IdentityId;
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::net::if_::if_nametoindex;
+use node_integration::survey::{Survey, Surveyed};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -69,14 +69,6 @@ struct Watched {
     retry_at: Instant,
 }
 
-/// An interface, as the system has it.
-#[derive(Debug)]
-struct Found {
-    name: String,
-    is_up: bool,
-    addresses: Vec<Ipv6Addr>,
-}
-
 impl Guard {
     /// Look and repair; how long to wait for news.
     async fn look(&mut self, records: &BTreeMap<IdentityId, IdentityRecord>) -> Duration {
@@ -94,8 +86,12 @@ impl Guard {
             }
             stays
         });
-        let found = match read() {
-            Ok(found) => found,
+        let looked = Survey::open().and_then(|mut survey| {
+            let addresses = survey.addresses()?;
+            Ok((survey, addresses))
+        });
+        let (mut survey, addresses) = match looked {
+            Ok(looked) => looked,
             Err(error) => {
                 tracing::debug!(%error, "cannot read the interfaces");
                 return IDLE;
@@ -113,11 +109,21 @@ impl Guard {
                 retry_at: Instant::now(),
             });
             let address = record.public_key.address();
-            match watched
-                .index
-                .and_then(|index| Some((index, found.get(&index)?)))
-            {
-                Some((index, interface)) => watched.mend(index, interface, address, &self.health),
+            let found = match watched.index.map(|index| survey.interface(index)) {
+                Some(Ok(found)) => found,
+                None => None,
+                Some(Err(error)) => {
+                    tracing::debug!(interface = watched.name, %error, "cannot read the interface");
+                    continue;
+                }
+            };
+            match watched.index.zip(found) {
+                Some((index, interface)) => {
+                    let has_address = addresses
+                        .get(&index)
+                        .is_some_and(|known| known.contains(&IpAddr::V6(address)));
+                    watched.mend(index, &interface, address, has_address, &self.health);
+                }
                 None => {
                     watched
                         .replace(*id, address, &self.engine, &self.health)
@@ -131,7 +137,14 @@ impl Guard {
 }
 
 impl Watched {
-    fn mend(&mut self, index: u32, found: &Found, address: Ipv6Addr, health: &Health) {
+    fn mend(
+        &mut self,
+        index: u32,
+        found: &Surveyed,
+        address: Ipv6Addr,
+        has_address: bool,
+        health: &Health,
+    ) {
         let name = &self.name;
         if self.retry_at.elapsed() > MAX_RETRY {
             self.retry = REST;
@@ -149,7 +162,7 @@ impl Watched {
             return;
         }
         health.clear(DOWN, name);
-        if found.addresses.contains(&address) {
+        if has_address {
             health.clear(NO_ADDRESS, name);
             return;
         }
@@ -205,33 +218,4 @@ impl Watched {
             }
         }
     }
-}
-
-/// All interfaces of this namespace, by index.
-fn read() -> io::Result<BTreeMap<u32, Found>> {
-    let mut indices = BTreeMap::<String, u32>::new();
-    let mut found = BTreeMap::<u32, Found>::new();
-    for entry in getifaddrs()? {
-        let name = entry.interface_name;
-        let index = match indices.get(&name) {
-            Some(index) => *index,
-            // One that vanishes meanwhile is none.
-            None => match if_nametoindex(name.as_str()) {
-                Ok(index) => index,
-                Err(_) => continue,
-            },
-        };
-        indices.insert(name.clone(), index);
-        let interface = found.entry(index).or_insert(Found {
-            name,
-            is_up: entry.flags.contains(InterfaceFlags::IFF_UP),
-            addresses: Vec::new(),
-        });
-        let address = entry
-            .address
-            .as_ref()
-            .and_then(|address| address.as_sockaddr_in6());
-        interface.addresses.extend(address.map(|v6| v6.ip()));
-    }
-    Ok(found)
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use node_integration::survey::Survey;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -25,7 +24,7 @@ use super::handle::{PeerHandle, Request};
 
 /// One change of cable or Wi-Fi is a burst of messages; this much later all of them are in.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Looking again costs a dump of all interfaces: not more often than this, whatever a busy router's tables do.
+/// Looking again costs a list of all addresses: not more often than this, whatever a busy router's tables do.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// How soon a resume is noticed.
 const SUSPEND_CHECK: Duration = Duration::from_secs(1);
@@ -65,57 +64,35 @@ impl Interface {
     }
 }
 
-/// Interfaces that are up, by name.
+/// Interfaces that are up and have an address outside the overlay, by name.
 pub type Interfaces = BTreeMap<String, Interface>;
 
-/// Read the interfaces.
+/// Read the interfaces. Loopback addresses come and go with no network, and do not count.
 ///
 /// # Errors
 /// What the system says.
 pub fn interfaces() -> io::Result<Interfaces> {
+    let mut survey = Survey::open()?;
     let mut interfaces = Interfaces::new();
-    for entry in getifaddrs()? {
-        if !entry.flags.contains(InterfaceFlags::IFF_UP) {
+    for (index, mut addresses) in survey.addresses()? {
+        addresses.retain(|ip| !is_inside_overlay(*ip));
+        if addresses.iter().all(IpAddr::is_loopback) {
             continue;
         }
-        let not_lan = InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_POINTOPOINT;
-        let is_lan =
-            entry.flags.contains(InterfaceFlags::IFF_MULTICAST) && !entry.flags.intersects(not_lan);
-        let known = interfaces.contains_key(&entry.interface_name);
-        let interface = interfaces.entry(entry.interface_name).or_insert(Interface {
-            index: 0,
-            is_running: entry.flags.contains(InterfaceFlags::IFF_RUNNING),
-            is_lan,
-            addresses: Vec::new(),
-        });
-        if !known {
-            interface.index = entry_index(&entry.address).unwrap_or_default();
-        }
-        let ip = entry.address.as_ref().and_then(|address| {
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        });
-        if let Some(ip) = ip.filter(|ip| !is_inside_overlay(*ip)) {
-            interface.addresses.push(ip);
-        }
-    }
-    // Loopback addresses come and go with no network; overlay devices have no other addresses.
-    interfaces.retain(|name, interface| {
-        if interface.index == 0 {
-            interface.index = if_nametoindex(name.as_str()).unwrap_or_default();
-        }
-        interface.index != 0
-            && (interface.is_lan || interface.addresses.iter().any(|ip| !ip.is_loopback()))
-    });
-    for interface in interfaces.values_mut() {
-        interface.addresses.sort_unstable();
+        // One that vanishes meanwhile is none.
+        let Some(found) = survey.interface(index)?.filter(|found| found.is_up) else {
+            continue;
+        };
+        addresses.sort_unstable();
+        let interface = Interface {
+            index,
+            is_running: found.is_running,
+            is_lan: found.is_multicast && !found.is_loopback && !found.is_point_to_point,
+            addresses,
+        };
+        interfaces.insert(found.name, interface);
     }
     Ok(interfaces)
-}
-
-fn entry_index(address: &Option<nix::sys::socket::SockaddrStorage>) -> Option<u32> {
-    let link = address.as_ref()?.as_link_addr()?;
-    u32::try_from(link.ifindex()).ok()
 }
 
 /// What became of `before`.

@@ -2,10 +2,11 @@
 //!
 //! One [`Kernel`] has at most two sockets in each namespace, opened when they are first needed.
 
+mod departure;
 mod nft;
 mod observe;
-mod route;
-mod transport;
+pub(crate) mod route;
+pub(crate) mod transport;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,13 +17,15 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 pub use nft::Counted;
 use nft::Nftables;
-use nft::wire::Family;
 use transport::{Transport, errno};
 
 use crate::link::LOOPBACK;
 use crate::object::{Link, LinkKind, Object, Place};
 use crate::plan::{State, Step};
 use crate::{Error, Namespace, Result, named, sysctl};
+
+/// Namespaces in conversation at a time. Each has three descriptors, of which a process has a thousand.
+const MOST_SITES: usize = 64;
 
 /// Sockets of one namespace.
 struct Site {
@@ -64,6 +67,14 @@ impl Site {
     }
 }
 
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(nftables) = self.nftables.take() {
+            nftables.close();
+        }
+    }
+}
+
 /// Open conversations with the kernel. Not for use by several threads at once.
 #[derive(Default)]
 pub struct Kernel {
@@ -84,6 +95,9 @@ impl Kernel {
 
     fn site(&mut self, place: &Place) -> io::Result<&mut Site> {
         if !self.sites.contains_key(place) {
+            if self.sites.len() >= MOST_SITES {
+                self.sites.retain(|place, _| *place == Place::Host);
+            }
             self.sites.insert(place.clone(), Site::open(place)?);
         }
         Ok(self.sites.get_mut(place).expect("it was put there"))
@@ -163,14 +177,10 @@ impl Kernel {
                 let index = route::require_index(&mut site.route, link)?;
                 route::add_station(&mut site.route, index, *mac)
             }
-            Object::PortFilter(filter) => {
-                let nftables = self.site(&filter.place)?.nftables()?;
-                // Newer kernels keep the chain of an interface that was deleted, with a digest that cannot be changed.
-                if nftables.chain(Family::Netdev, &filter.link)?.is_some() {
-                    nftables.remove_port_filter(filter)?;
-                }
-                nftables.make_port_filter(filter)
-            }
+            Object::PortFilter(filter) => self
+                .site(&filter.place)?
+                .nftables()?
+                .make_port_filter(filter),
             Object::NetworkFilter(filter) => self
                 .site(&filter.place)?
                 .nftables()?
@@ -187,6 +197,8 @@ impl Kernel {
     }
 
     fn make_link(&mut self, link: &Link) -> io::Result<()> {
+        // First, so that it does not take the place of the other end's.
+        self.site(&link.place)?;
         let peer_namespace = match &link.kind {
             LinkKind::Veth(peer) => {
                 self.site(&peer.place)?;
@@ -251,7 +263,7 @@ impl Kernel {
                 let nftables = self.site(&filter.place)?.nftables()?;
                 nftables.make_network_filter(filter)
             }
-            Object::PortFilter(_) | Object::Ingress(_) | Object::Neighbour { .. } => {
+            Object::Ingress(_) | Object::Neighbour { .. } => {
                 self.remove(object)?;
                 self.make(object)
             }
@@ -267,10 +279,8 @@ impl Kernel {
             }
             Object::Link(link) => self.site(&link.place).and_then(|site| {
                 match route::find(&mut site.route, &link.name)? {
-                    Some(found)
-                        if found.mark.as_deref() == Some(&link.mark) || found.mark.is_none() =>
-                    {
-                        route::delete(&mut site.route, found.index)
+                    Some(found) if is_ours(&found, link) => {
+                        departure::delete(site.namespace.as_ref(), found.index)
                     }
                     _ => Ok(()),
                 }
@@ -328,6 +338,31 @@ impl Kernel {
         })
     }
 
+    /// Carry out these removals of interfaces, as few at a time as keep others from waiting.
+    ///
+    /// # Errors
+    /// [`Error`] with the kernel's words; some may be gone then.
+    pub(crate) fn remove_links<'a>(
+        &mut self,
+        steps: impl IntoIterator<Item = &'a Step>,
+    ) -> Result<()> {
+        let mut places = BTreeMap::<&Place, Vec<&Link>>::new();
+        for step in steps {
+            if let Object::Link(link) = step.object() {
+                places.entry(&link.place).or_default().push(link);
+            }
+        }
+        for (place, links) in places {
+            self.site(place)
+                .and_then(|site| departure::delete_together(&mut site.route, &links))
+                .map_err(|error| {
+                    let what = format!("remove {} interfaces of {place}: {error}", links.len());
+                    Error::from_io(what, error)
+                })?;
+        }
+        Ok(())
+    }
+
     fn at_link(
         &mut self,
         place: &Place,
@@ -367,7 +402,9 @@ impl Kernel {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn port_counters(&mut self) -> Result<BTreeMap<String, Counted>> {
-        self.counters(&Place::Host, Family::Netdev)
+        self.site(&Place::Host)
+            .and_then(|site| site.nftables()?.port_counters())
+            .map_err(|error| Error::from_io("read the counters of ports", error))
     }
 
     /// What a network's routed hop has refused: `PORT refused` for each workload, `refused` for what is for nobody,
@@ -376,14 +413,16 @@ impl Kernel {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn network_counters(&mut self, namespace: &str) -> Result<BTreeMap<String, Counted>> {
-        self.counters(&Place::Named(namespace.to_owned()), Family::Inet)
-    }
-
-    fn counters(&mut self, place: &Place, family: Family) -> Result<BTreeMap<String, Counted>> {
-        self.site(place)
-            .and_then(|site| site.nftables()?.counters(family))
+        let place = Place::Named(namespace.to_owned());
+        self.site(&place)
+            .and_then(|site| site.nftables()?.counters())
             .map_err(|error| Error::from_io(format!("read the counters of {place}"), error))
     }
+}
+
+/// Whether what bears the name of a noted link is that link, or what was begun of it.
+fn is_ours(found: &route::Found, link: &Link) -> bool {
+    found.mark.as_ref().is_none_or(|mark| *mark == link.mark)
 }
 
 /// Make a TUN or tap that stays when nobody has it open.
@@ -404,7 +443,7 @@ fn make_persistent(name: &str, layer: tun_rs::Layer, owner: Option<u32>) -> io::
 }
 
 /// Whether something was not there to begin with.
-fn is_absence(error: &io::Error) -> bool {
+pub(crate) fn is_absence(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || matches!(
             errno(error),

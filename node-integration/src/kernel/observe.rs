@@ -6,15 +6,16 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::link::InfoKind;
 
-use super::nft::wire::Family;
+use super::nft::Chain;
 use super::route::{self, Found, KnownRoute};
-use super::{Kernel, Site, nft};
+use super::{Kernel, Site};
 use crate::link::LOOPBACK;
 use crate::object::{Link, LinkKind, Object, Place};
 use crate::plan::State;
 use crate::{named, sysctl};
 
-/// What is asked for as a whole, and then looked up: routes and addresses have no question for exactly one.
+/// What is asked for as a whole, and then looked up: addresses, and routes of more than one address, have no question for
+/// exactly one.
 pub(super) struct Snapshot {
     addresses: BTreeSet<(u32, IpAddr, u8)>,
     routes: BTreeSet<KnownRoute>,
@@ -112,6 +113,13 @@ pub(super) fn observe(kernel: &mut Kernel, object: &Object) -> io::Result<State>
                 gateway: *gateway,
                 mtu: *mtu,
             };
+            if *prefix_len == route::host_length(*destination) {
+                return Ok(match route::host_route(&mut site.route, *destination)? {
+                    None => State::Absent,
+                    Some(known) if known == wanted => State::Same,
+                    Some(_) => State::Different,
+                });
+            }
             let known = &site.snapshot()?.routes;
             let is_for_the_same = |route: &&KnownRoute| {
                 (route.destination, route.prefix_len) == (*destination, *prefix_len)
@@ -149,18 +157,18 @@ pub(super) fn observe(kernel: &mut Kernel, object: &Object) -> io::Result<State>
             };
             route::has_station(&mut site.route, found.index, *mac).map(present)
         }
-        Object::PortFilter(filter) => chain(site, Family::Netdev, nft::port_chain(filter)),
-        Object::NetworkFilter(filter) => chain(site, Family::Inet, nft::network_chain(filter)),
-        Object::Ingress(ingress) => chain(site, Family::Inet, nft::ingress_chain(ingress)),
+        Object::PortFilter(filter) => observe_chain(site, &Chain::of_port(filter)),
+        Object::NetworkFilter(filter) => observe_chain(site, &Chain::of_network(filter)),
+        Object::Ingress(ingress) => observe_chain(site, &Chain::of_ingress(ingress)),
         Object::HostMasquerade { source, .. } => site.nftables()?.masquerades(*source).map(present),
         Object::Namespace { .. } | Object::Link(_) | Object::Identity { .. } => Ok(State::Same),
     }
 }
 
-fn chain(site: &mut Site, family: Family, (name, digest): (&str, u64)) -> io::Result<State> {
-    Ok(match site.nftables()?.chain(family, name)? {
+fn observe_chain(site: &mut Site, chain: &Chain) -> io::Result<State> {
+    Ok(match site.nftables()?.chain(chain)? {
         None => State::Absent,
-        Some(found) if found == digest => State::Same,
+        Some(found) if found == chain.digest => State::Same,
         Some(_) => State::Different,
     })
 }

@@ -18,8 +18,8 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -242,6 +242,21 @@ pub(super) fn delete(route: &mut Transport, index: u32) -> io::Result<()> {
     route.request(RouteNetlinkMessage::DelLink(message), 0)
 }
 
+/// Put an interface into a group.
+pub(super) fn set_group(route: &mut Transport, index: u32, group: u32) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::Group(group)];
+    route.request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Delete all interfaces of a group.
+pub(super) fn delete_group(route: &mut Transport, group: u32) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::Group(group)];
+    route.request(RouteNetlinkMessage::DelLink(message), 0)
+}
+
 fn address_message(index: u32, address: IpAddr, prefix_len: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family(address);
@@ -287,7 +302,7 @@ pub(super) fn remove_address(
 }
 
 /// All addresses: interface, address, prefix length.
-pub(super) fn addresses(route: &mut Transport) -> io::Result<Vec<(u32, IpAddr, u8)>> {
+pub(crate) fn addresses(route: &mut Transport) -> io::Result<Vec<(u32, IpAddr, u8)>> {
     let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let answers = route.query(question, rtnetlink::packet_core::NLM_F_DUMP)?;
     Ok(answers
@@ -330,6 +345,37 @@ pub(super) fn routes(route: &mut Transport) -> io::Result<Vec<KnownRoute>> {
     let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
     let answers = route.query(question, rtnetlink::packet_core::NLM_F_DUMP)?;
     Ok(answers.into_iter().filter_map(known_route).collect())
+}
+
+/// The route of the main table for a single address: one question, however many routes there are.
+pub(super) fn host_route(route: &mut Transport, address: IpAddr) -> io::Result<Option<KnownRoute>> {
+    let length = host_length(address);
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = length;
+    message.header.flags = RouteFlags::FibMatch;
+    message.attributes = vec![RouteAttribute::Destination(address.into())];
+    match route.query(RouteNetlinkMessage::GetRoute(message), 0) {
+        Ok(answers) => Ok(answers
+            .into_iter()
+            .filter_map(known_route)
+            .find(|known| (known.destination, known.prefix_len) == (address, length))),
+        Err(error)
+            if super::is_absence(&error)
+                || matches!(
+                    errno(&error),
+                    Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL)
+                ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The length of a prefix that is one address.
+pub(super) fn host_length(address: IpAddr) -> u8 {
+    if address.is_ipv6() { 128 } else { 32 }
 }
 
 fn known_route(answer: RouteNetlinkMessage) -> Option<KnownRoute> {

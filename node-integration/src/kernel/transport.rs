@@ -18,6 +18,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// transaction all at once.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// Between looks whether news are still to come.
+const NEWS_WAIT: Duration = Duration::from_millis(5);
+/// `RTNLGRP_LINK` and `RTM_DELLINK`.
+const LINK_NEWS: u32 = 1;
+const LINK_GONE: u16 = 17;
+
 const HEADER: usize = 16;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -112,6 +118,42 @@ impl Transport {
                 each(message);
             }
         })
+    }
+
+    /// Be told of interfaces from here on: see [`Transport::departed`].
+    pub(crate) fn hear_of_links(&mut self) -> io::Result<()> {
+        self.socket.add_membership(LINK_NEWS)?;
+        SockRef::from(&self.socket).set_read_timeout(Some(NEWS_WAIT))
+    }
+
+    /// Wait a little for news, and say which interfaces have left the namespace by it. News may be lost.
+    pub(crate) fn departed(&mut self) -> io::Result<Vec<u32>> {
+        let datagram = match self.socket.recv_from_full() {
+            Ok((datagram, _)) => datagram,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) || errno(&error) == Some(nix::errno::Errno::ENOBUFS) =>
+            {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut rest = datagram.as_slice();
+        let mut gone = Vec::new();
+        while let Some(message) = Message::first(rest) {
+            rest = rest.get(message.aligned..).unwrap_or_default();
+            // With another family, one has only left its bridge.
+            if message.kind == LINK_GONE && message.body.first() == Some(&0) {
+                let index = message
+                    .body
+                    .get(4..8)
+                    .and_then(|bytes| bytes.try_into().ok());
+                gone.extend(index.map(u32::from_ne_bytes));
+            }
+        }
+        Ok(gone)
     }
 
     /// Send requests with these sequence numbers and take what comes, until the last is acknowledged or its dump is at

@@ -1,7 +1,7 @@
 //! Filters in the kernel's packet path, by nf_tables messages of our own (docs/adr/0015).
 //!
-//! Everything is in tables called `mycelium`: `netdev` and `ip` in the host's namespace, `inet` in a network's. Changes
-//! are transactions: what is there is replaced in one step, and no packet sees half of it.
+//! Everything is in tables called `mycelium`: `ip` in the host's namespace, `inet` in a network's; and in one called
+//! `mycelium.PORT` of `netdev` for each port of the host's. Changes are transactions: what is there is replaced in one step, and no packet sees half of it.
 
 mod expression;
 mod filter;
@@ -9,6 +9,8 @@ pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
@@ -21,6 +23,8 @@ use crate::object::{Ingress, NetworkFilter, PortFilter};
 /// `NFT_OBJECT_COUNTER`.
 const COUNTER: u32 = 1;
 const TABLE: &str = "mycelium";
+/// Longer than two grace periods, which take 8 to 24 ms.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// Packets and bytes that a rule has met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -34,30 +38,50 @@ pub struct Counted {
 /// nf_tables of one namespace.
 pub(crate) struct Nftables {
     transport: Transport,
+    has_removed: bool,
 }
 
 impl Nftables {
     pub(crate) fn open(namespace: Option<&Namespace>) -> io::Result<Self> {
         Ok(Self {
             transport: Transport::open(namespace, NETLINK_NETFILTER)?,
+            has_removed: false,
         })
+    }
+
+    /// Hang up, but not at once: until the kernel has freed what transactions have removed, after a grace period of RCU,
+    /// it keeps whoever closes the socket, and everybody who makes an interface.
+    pub(crate) fn close(self) {
+        if self.has_removed {
+            let closing = thread::Builder::new().name("departure".to_owned());
+            // Without a thread it is closed here, and takes its time.
+            let _ = closing.spawn(move || {
+                thread::sleep(GRACE);
+                drop(self);
+            });
+        }
     }
 
     /// Carry out what `fill` puts into a transaction.
     fn transact(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<()> {
         let mut batch = Batch::new(self.transport.next_sequence());
         fill(&mut batch);
+        let removes = batch.removes();
         let Some((bytes, sequences)) = batch.finish() else {
             return Ok(());
         };
         let last = *sequences.end();
         let outcome = self.transport.exchange(&bytes, sequences, |_, _| ());
+        self.has_removed |= removes;
         while self.transport.next_sequence() <= last {}
         outcome
     }
 
+    /// Make it, in place of one that is there.
     pub(crate) fn make_port_filter(&mut self, filter: &PortFilter) -> io::Result<()> {
-        self.transact(|batch| filter::port(batch, filter))
+        // Newer kernels keep the chain of an interface that was deleted.
+        let is_there = self.chain(&Chain::of_port(filter))?.is_some();
+        self.transact(|batch| filter::port(batch, filter, is_there))
     }
 
     pub(crate) fn remove_port_filter(&mut self, filter: &PortFilter) -> io::Result<()> {
@@ -107,30 +131,56 @@ impl Nftables {
         Ok(found)
     }
 
-    /// The counters of the table, by name.
-    pub(crate) fn counters(&mut self, family: Family) -> io::Result<BTreeMap<String, Counted>> {
+    /// The counters of the routed hop, by name.
+    pub(crate) fn counters(&mut self) -> io::Result<BTreeMap<String, Counted>> {
         let mut found = BTreeMap::new();
         let question = Attributes::new().text(1, TABLE).word(3, COUNTER);
-        let outcome = self.dump(Verb::GetObject, family, &question, |body| {
+        self.each_counter(Family::Inet, &question, |_, name, counted| {
+            found.insert(name, counted);
+        })?;
+        Ok(found)
+    }
+
+    /// The counters of all ports, by `PORT WHAT`.
+    pub(crate) fn port_counters(&mut self) -> io::Result<BTreeMap<String, Counted>> {
+        let mut found = BTreeMap::new();
+        let question = Attributes::new().word(3, COUNTER);
+        self.each_counter(Family::Netdev, &question, |table, what, counted| {
+            if let Some(port) = filter::port_of(&table) {
+                found.insert(format!("{port} {what}"), counted);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// `each` gets table, name and value.
+    fn each_counter(
+        &mut self,
+        family: Family,
+        question: &Attributes,
+        mut each: impl FnMut(String, String, Counted),
+    ) -> io::Result<()> {
+        let outcome = self.dump(Verb::GetObject, family, question, |body| {
             let number = |data: &[u8], kind| wire::attribute(data, kind).and_then(wire::long);
-            let name = wire::attribute(body, 2).map(wire::text);
-            if let (Some(name), Some(data)) = (name, wire::attribute(body, 4)) {
+            let word = |kind| wire::attribute(body, kind).map(wire::text);
+            if let (Some(table), Some(name), Some(data)) =
+                (word(1), word(2), wire::attribute(body, 4))
+            {
                 let counted = Counted {
                     bytes: number(data, 1).unwrap_or_default(),
                     packets: number(data, 2).unwrap_or_default(),
                 };
-                found.insert(name, counted);
+                each(table, name, counted);
             }
         });
-        absent_is_fine(outcome)?;
-        Ok(found)
+        absent_is_fine(outcome)
     }
 
     /// Whether one chain is there, and with which digest.
-    pub(crate) fn chain(&mut self, family: Family, name: &str) -> io::Result<Option<u64>> {
+    pub(crate) fn chain(&mut self, chain: &Chain) -> io::Result<Option<u64>> {
         let sequence = self.transport.next_sequence();
-        let attributes = Attributes::new().text(1, TABLE).text(3, name);
-        let question = wire::question(sequence, Verb::GetChain, family, false, &attributes);
+        let attributes = Attributes::new().text(1, &chain.table).text(3, &chain.name);
+        let question = wire::question(sequence, Verb::GetChain, chain.family, false, &attributes);
         let mut digest = None;
         let outcome = self
             .transport
@@ -158,25 +208,47 @@ impl Nftables {
     }
 }
 
-/// The digest that a port's filter is made with, and its chain.
-pub(crate) fn port_chain(filter: &PortFilter) -> (&str, u64) {
-    (&filter.link, digest(filter))
+/// The chain that stands for an object, and what the object is made with.
+pub(crate) struct Chain {
+    family: Family,
+    table: String,
+    name: String,
+    pub(crate) digest: u64,
 }
 
-/// The chain that stands for a network's filter.
-pub(crate) fn network_chain(filter: &NetworkFilter) -> (&'static str, u64) {
-    (filter::FORWARD, digest(filter))
-}
+impl Chain {
+    pub(crate) fn of_port(filter: &PortFilter) -> Self {
+        Self {
+            family: Family::Netdev,
+            table: filter::port_table(&filter.link),
+            name: filter::PORT.to_owned(),
+            digest: digest(filter),
+        }
+    }
 
-/// The chain of a workload's rules.
-pub(crate) fn ingress_chain(ingress: &Ingress) -> (&str, u64) {
-    (&ingress.port, digest(ingress))
+    pub(crate) fn of_network(filter: &NetworkFilter) -> Self {
+        Self {
+            family: Family::Inet,
+            table: TABLE.to_owned(),
+            name: filter::FORWARD.to_owned(),
+            digest: digest(filter),
+        }
+    }
+
+    pub(crate) fn of_ingress(ingress: &Ingress) -> Self {
+        Self {
+            family: Family::Inet,
+            table: TABLE.to_owned(),
+            name: ingress.port.clone(),
+            digest: digest(ingress),
+        }
+    }
 }
 
 /// Of the rules that follow from a description: a change of this program that changes them changes the version.
 fn digest(description: &impl serde::Serialize) -> u64 {
     use sha2::Digest as _;
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     let text = serde_json::to_vec(description).expect("objects always serialise");
     let hash = sha2::Sha256::new()
         .chain_update([VERSION])

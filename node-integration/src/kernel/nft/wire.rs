@@ -116,6 +116,7 @@ pub(crate) struct Batch {
     bytes: Vec<u8>,
     first: u32,
     next: u32,
+    removes: bool,
     /// Where the flags of the last message are.
     last_flags: Option<usize>,
 }
@@ -127,6 +128,7 @@ impl Batch {
             bytes: Vec::new(),
             first,
             next: first,
+            removes: false,
             last_flags: None,
         };
         batch.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &Attributes::new());
@@ -141,7 +143,14 @@ impl Batch {
 
     /// Add a message that removes something.
     pub(crate) fn remove(&mut self, verb: Verb, family: Family, attributes: &Attributes) {
+        // Chains are emptied before they are filled, also new ones.
+        self.removes |= verb != Verb::DelRule;
         self.add(verb, 0, family, attributes);
+    }
+
+    /// Whether something is removed.
+    pub(crate) fn removes(&self) -> bool {
+        self.removes
     }
 
     fn add(&mut self, verb: Verb, flags: u16, family: Family, attributes: &Attributes) {
@@ -187,6 +196,7 @@ pub(crate) fn question(
         bytes: Vec::new(),
         first: sequence,
         next: sequence,
+        removes: false,
         last_flags: None,
     };
     let kind = SUBSYSTEM << 8 | verb as u16;

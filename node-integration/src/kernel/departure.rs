@@ -1,0 +1,86 @@
+//! Interfaces that go: they are out of sight long before the kernel is done with them.
+//!
+//! A request to delete one is answered when nothing in the kernel refers to it any more, after one or two grace periods of
+//! RCU (16 to 24 ms). But within a millisecond both ends of a cable have left their namespaces, nobody finds them, and
+//! their names are free. That is what a caller waits for; a thread of its own waits for the answer.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::thread;
+
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+
+use super::transport::Transport;
+use super::{is_absence, is_ours, route};
+use crate::Namespace;
+use crate::object::{Link, LinkKind};
+
+/// Bridges that are deleted at a time: each takes a grace period in which nobody on the machine changes an interface.
+const BRIDGES: usize = 8;
+/// Others that are deleted at a time.
+const LINKS: usize = 128;
+
+/// Delete the interface `index` of a namespace; `None`: that of the thread. It is out of sight on return.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(super) fn delete(namespace: Option<&Namespace>, index: u32) -> io::Result<()> {
+    let open = || -> io::Result<_> {
+        let mut news = Transport::open(None, NETLINK_ROUTE)?;
+        news.hear_of_links()?;
+        Ok((news, Transport::open(None, NETLINK_ROUTE)?))
+    };
+    let (mut news, mut request) = match namespace {
+        None => open()?,
+        Some(namespace) => namespace.run(open)??,
+    };
+    let answer = thread::Builder::new()
+        .name("departure".to_owned())
+        .spawn(move || route::delete(&mut request, index))?;
+    while !answer.is_finished() {
+        if news.departed()?.contains(&index) {
+            return Ok(());
+        }
+    }
+    answer
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Delete interfaces, many with one request: they share the grace periods, but for those of bridges, and no two compete.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(super) fn delete_together(route: &mut Transport, links: &[&Link]) -> io::Result<()> {
+    let is_bridge = |link: &&Link| link.kind == LinkKind::Bridge;
+    // What is at a bridge goes before it.
+    let (bridges, others): (Vec<&Link>, Vec<&Link>) = links.iter().copied().partition(is_bridge);
+    for links in others.chunks(LINKS).chain(bridges.chunks(BRIDGES)) {
+        delete_group(route, links)?;
+    }
+    Ok(())
+}
+
+fn delete_group(route: &mut Transport, links: &[&Link]) -> io::Result<()> {
+    // People number groups from below; nobody has this one.
+    let group = 1 << 30 | u32::try_from(RandomState::new().hash_one(0) >> 34).unwrap_or_default();
+    for link in links {
+        if let Some(found) = route::find(route, &link.name)?.filter(|found| is_ours(found, link)) {
+            let put = route::set_group(route, found.index, group);
+            put.or_else(|error| {
+                if is_absence(&error) {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })?;
+        }
+    }
+    route::delete_group(route, group).or_else(|error| {
+        if is_absence(&error) {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
+}
