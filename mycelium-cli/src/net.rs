@@ -1,5 +1,6 @@
 //! `mycelium net`: user networks of this host.
 
+mod check;
 mod registrar;
 pub(crate) mod show;
 
@@ -93,6 +94,12 @@ pub enum Action {
     /// make. Run it at boot before the node starts, or with --watch as a service.
     #[command(after_help = "Example:\n  mycelium net apply --dry-run")]
     Apply(ApplyArgs),
+    /// Look for what commonly breaks, and say what to do
+    ///
+    /// Other routes to the overlay, wrong MTUs, forwarding or IPv6 switched off, duplicate keys and seeds, full tables;
+    /// also inside containers. Exits with 1 if something is found.
+    #[command(after_help = "Example:\n  mycelium net check --json")]
+    Check(CheckArgs),
 }
 
 /// How to list.
@@ -202,6 +209,17 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
+/// How to check.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Where the networks are.
+    #[command(flatten)]
+    pub place: Place,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// How to apply.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ApplyArgs {
@@ -238,6 +256,7 @@ pub(crate) fn run(
             let mut node = Node::new(client, &host.directory, remarks);
             Ok(host.delete_networks(&args.names, &mut node)?)
         }
+        Action::Check(args) => check::run(&args, out),
         Action::Plan(args) => {
             let host = args.place.host();
             apply(&host, client, true, args.json, out, remarks)

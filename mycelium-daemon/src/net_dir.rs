@@ -3,6 +3,8 @@
 //! `mycelium net` makes namespaces and interfaces and tells the node of new networks itself; this makes a node that
 //! starts later, or again, carry them too. Interfaces are persistent and are taken as they are.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,12 +16,15 @@ use node_integration::guest::advert::{Addressing, Advertised, Reach};
 use node_integration::guest::responder::{Responder, Segment};
 use node_integration::{Namespace, link, named};
 
+use self::checks::Checks;
 use crate::health::Health;
 use crate::host::MTU;
 use crate::identities::{AddIdentityError, HostPlace, Identities, NamespaceId, namespace_id};
 
 /// Between looks at the directory: what `mycelium net` does, it tells at once.
 const LOOKS: Duration = Duration::from_secs(1);
+/// Looks from one check for what commonly breaks to the next.
+const LOOKS_TO_CHECK: u32 = 5;
 const WRONG: &str = "network-wrong";
 const NOT_MADE: &str = "network-not-made";
 
@@ -50,6 +55,8 @@ pub(crate) async fn follow(root: PathBuf, identities: Identities, health: Health
     for path in directory.exposed() {
         identities_exposed(&path, &health);
     }
+    let mut checks = Checks::default();
+    let mut looks_to_check = 0;
     loop {
         let known = carried
             .iter()
@@ -68,6 +75,14 @@ pub(crate) async fn follow(root: PathBuf, identities: Identities, health: Health
             Ok(Err(error)) => wrong(&health, "the directory", &error),
             Err(error) => tracing::error!(%error, "look at the networks"),
         }
+        if looks_to_check == 0 {
+            looks_to_check = LOOKS_TO_CHECK;
+            let networks = carried
+                .iter()
+                .map(|(name, carried)| (name.clone(), &carried.network));
+            checks.go_on(&networks.collect(), &health).await;
+        }
+        looks_to_check -= 1;
         tokio::time::sleep(LOOKS).await;
     }
 }

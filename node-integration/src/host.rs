@@ -2,15 +2,17 @@
 //! neither.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::desired::{
-    Attachment, AttachmentSpec, DesiredError, MAX_ATTACHMENTS, Masquerade, Name, Network,
+    Attachment, AttachmentSpec, DesiredError, Kind, MAX_ATTACHMENTS, Masquerade, Name, Network,
     NetworkSpec,
 };
 use crate::directory::{Directory, DirectoryError};
-use crate::object;
+use crate::object::{self, Object, Place};
+use crate::plan::State;
 use crate::reconcile::{Entry, ReconcileError, Reconciler, Registrar, entry_of};
+use crate::{Namespace, named};
 
 /// Where a host's descriptions and notes are.
 #[derive(Clone, Debug)]
@@ -137,6 +139,10 @@ impl Host {
                 return Err(DirectoryError::Desired { path, error }.into());
             }
         }
+        let wanted = Attachment::new(&network, name.clone(), spec.clone());
+        if let (None, Ok(wanted)) = (&earlier, &wanted) {
+            self.refuse_taken(&mut reconciler, &network, wanted)?;
+        }
         let attachment = self.directory.save_attachment(&network, name, &spec)?;
         let outcome = self.make(&mut reconciler, &network, &attachment, registrar);
         if let Err(error) = outcome {
@@ -166,6 +172,47 @@ impl Host {
         let objects = object::attachment(network, attachment);
         reconciler.apply(&entry_of(network, attachment), &objects, registrar)?;
         Ok(())
+    }
+
+    /// Refuse a new attachment with an address or MAC of another, or for a namespace that is not there. The kernel knows the
+    /// neighbours of all attachments, which takes less than to read a thousand descriptions.
+    fn refuse_taken(
+        &self,
+        reconciler: &mut Reconciler,
+        network: &Network,
+        wanted: &Attachment,
+    ) -> Result<(), ReconcileError> {
+        if reconciler.is_noted(&entry_of(network, wanted)) {
+            return Ok(());
+        }
+        if wanted.spec.kind == Kind::Veth
+            && let Some(netns) = object::namespace_of(network, wanted)
+        {
+            let path = Path::new(named::DIRECTORY).join(&netns);
+            Namespace::open(&path).map_err(|error| {
+                let action = format!("open the network namespace {}", path.display());
+                crate::Error::from_io(action, error)
+            })?;
+        }
+        let router = Place::Named(network.names.namespace.clone());
+        if named::open(&network.names.namespace).is_err() {
+            return Ok(());
+        }
+        let mut is_taken = false;
+        for object in object::attachment(network, wanted) {
+            if matches!(&object, Object::Neighbour { place, .. } if *place == router) {
+                is_taken |= reconciler.kernel().observe(&object)? != State::Absent;
+            }
+        }
+        if !is_taken {
+            return Ok(());
+        }
+        let (others, _) = self.directory.attachments(network)?;
+        match others.iter().find_map(|other| conflict(other, wanted)) {
+            Some(text) => Err(DirectoryError::Duplicate(text).into()),
+            // Somebody else's: the plan says so.
+            None => Ok(()),
+        }
     }
 
     fn free_ipv4(&self, network: &Network) -> Result<u16, DirectoryError> {
@@ -200,4 +247,22 @@ impl Host {
             outcome => Ok(outcome?),
         }
     }
+}
+
+/// Why two attachments cannot be on one network.
+fn conflict(other: &Attachment, wanted: &Attachment) -> Option<String> {
+    let (other_name, name) = (&other.name, &wanted.name);
+    if other.names.mac == wanted.names.mac {
+        let mac = wanted.names.mac;
+        return Some(format!(
+            "{other_name} and {name} would both have the MAC {mac}"
+        ));
+    }
+    let address = wanted
+        .addresses
+        .iter()
+        .find(|address| other.addresses.contains(address))?;
+    Some(format!(
+        "{other_name} and {name} would both have {address}: give {name} another seed or address"
+    ))
 }

@@ -11,6 +11,7 @@
 //! - [`desired`]: user networks and attachments as they are described; [`object`]: what they consist of; [`plan`]: what
 //!   must be done to get there; [`kernel`]: what is there; [`directory`] and [`reconcile`]: a directory of descriptions,
 //!   and making things so; [`host`]: all that together, for users;
+//! - [`check`]: what commonly breaks;
 //! - [`guest`]: how a guest learns its address;
 //! - [`survey`]: a host's own interfaces, at a cost that does not grow with workloads;
 //! - [`sysctl`]: settings below `/proc/sys/net` of a namespace;
@@ -19,6 +20,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod addressing;
+pub mod check;
 pub mod desired;
 pub mod directory;
 mod error;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use expand::SEGMENT_MTU;
 pub use expand::{GATEWAY_LINK_LOCAL, OVERLAY_MTU, attachment, namespace_of, network};
 
 use crate::desired::Allow;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use node_integration::desired::{Attachment, Kind, Network};
+use node_integration::addressing;
+use node_integration::desired::{Attachment, GuestAddressing, Kind, Network};
 use node_integration::kernel::{Counted, Kernel};
 use serde::Serialize;
 
@@ -50,7 +51,10 @@ pub(crate) struct Attached {
     /// The tap, or the host's end of the pair.
     interface: String,
     mac: String,
+    /// The one of its seed.
     address: Ipv6Addr,
+    /// The one that it has as the network tells its guests: of its seed, or of its MAC.
+    guest_address: Ipv6Addr,
     addresses: Vec<Ipv6Addr>,
     prefix: String,
     gateway: Ipv6Addr,
@@ -71,6 +75,9 @@ pub(crate) struct Attached {
     /// Arguments for cloud-hypervisor.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cloud_hypervisor: Vec<String>,
+    /// An element of a domain's devices for libvirt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    libvirt: Option<String>,
     /// Packets that were stopped, by why.
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<BTreeMap<String, Counted>>,
@@ -97,6 +104,7 @@ impl Attached {
             interface: port.clone(),
             mac: mac.to_string(),
             address: attachment.address,
+            guest_address: guest_address(network, attachment),
             addresses: attachment.addresses.clone(),
             prefix: network.subnet().to_string(),
             gateway: network.gateway(),
@@ -117,12 +125,23 @@ impl Attached {
             } else {
                 Vec::new()
             },
+            libvirt: is_tap.then(|| {
+                format!(
+                    "<interface type='ethernet'><target dev='{port}' managed='no'/><mac address='{mac}'/>\
+                     <model type='virtio'/></interface>"
+                )
+            }),
             stopped: None,
         }
     }
 
     pub(crate) fn write(&self, out: &mut dyn Write) -> Result<(), Error> {
-        writeln!(out, "address     {}", self.address)?;
+        if self.guest_address == self.address {
+            writeln!(out, "address     {}", self.address)?;
+        } else {
+            writeln!(out, "address     {}, from its MAC", self.guest_address)?;
+            writeln!(out, "or by hand  {}, from its seed", self.address)?;
+        }
         if let Some(ipv4) = self.ipv4 {
             writeln!(out, "IPv4        {ipv4}")?;
         }
@@ -136,7 +155,20 @@ impl Attached {
             writeln!(out, "QEMU        {}", self.qemu.join(" "))?;
             writeln!(out, "cloud-hypervisor  {}", self.cloud_hypervisor.join(" "))?;
         }
+        if let Some(element) = &self.libvirt {
+            writeln!(out, "libvirt     {element}")?;
+        }
         Ok(())
+    }
+}
+
+/// What a machine makes of advertisements follows from its MAC; whoever is told otherwise has the address of the seed.
+fn guest_address(network: &Network, attachment: &Attachment) -> Ipv6Addr {
+    match (attachment.spec.kind, network.spec.addressing) {
+        (Kind::Tap, GuestAddressing::Automatic) => {
+            addressing::of_mac(network.subnet(), attachment.names.mac)
+        }
+        _ => attachment.address,
     }
 }
 
@@ -267,7 +299,7 @@ fn write_details(details: &Details, out: &mut dyn Write) -> Result<(), Error> {
         vec![
             attached.name.clone(),
             attached.kind.to_string(),
-            attached.address.to_string(),
+            attached.guest_address.to_string(),
             attached.interface.clone(),
             attached.allow.join(", "),
             stopped.join(", "),

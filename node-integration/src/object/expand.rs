@@ -11,7 +11,7 @@ use crate::naming::Mac;
 
 /// Of interfaces on a network's bridge. Guests that were not told less send packets of this length, and the gateway
 /// answers that they are too big; a shorter MTU here would drop them without a word.
-const SEGMENT_MTU: u32 = 1500;
+pub(crate) const SEGMENT_MTU: u32 = 1500;
 /// What the overlay carries.
 pub const OVERLAY_MTU: u32 = 1400;
 /// All addresses of the overlay.
