@@ -85,6 +85,11 @@ impl Epoch {
         }
     }
 
+    /// Whether the other end has spoken for another incarnation than `own` under these keys.
+    pub(super) fn speaks_for_another(&self, own: u64) -> bool {
+        self.peer_instance.is_some_and(|known| known != own)
+    }
+
     /// The other end speaks for `own`, and has heard under these keys that we speak for `known` (0: nothing yet); `ours` is
     /// what we speak for.
     pub(super) fn on_instance(&mut self, own: u64, known: u64, ours: u64) {

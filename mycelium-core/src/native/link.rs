@@ -338,6 +338,10 @@ impl Link {
         match frame {
             Frame::Instance { own: 0, .. } => stats.malformed += 1,
             Frame::Instance { own, known } => {
+                if epoch.speaks_for_another(own) {
+                    // Who starts anew has lost its keys. It would cost a datagram to make us tell all routes again.
+                    return Fate::End(DownReason::Malformed, Some(CloseCode::Malformed));
+                }
                 if self.remote_instance.is_some_and(|old| old != own) {
                     return Fate::Restarted { index };
                 }
@@ -845,3 +849,6 @@ pub(super) fn open(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
