@@ -8,9 +8,13 @@ use super::datagram::{
 use crate::session::transport::{SealError, Sender};
 use crate::time::{Duration, Time};
 
-/// Frames of one link of which one half is here. One more, and the oldest goes. At most 64 KiB each, of a peer that has
-/// proved its key.
+/// Frames of one link of which one half is here. One more, and the oldest goes. Of a peer that has proved its key, but keys
+/// cost nothing.
 const MAX_PARTIALS: usize = 16;
+/// Bytes of all of them: half of the longest frame twice.
+const MAX_BYTES: usize = 64 << 10;
+/// Longer buffers are not kept.
+const LONGEST_SPARE: usize = 2048;
 /// How long the other half is waited for.
 const LIFETIME: Duration = Duration::from_millis(500);
 
@@ -92,7 +96,7 @@ impl Joiner {
             false => (&other.chunk[..], chunk),
         };
         let complete = self.join(front, back);
-        self.spare.push(other.chunk);
+        self.recycle(other.chunk);
         complete
     }
 
@@ -103,6 +107,9 @@ impl Joiner {
     }
 
     fn join(&mut self, front: &[u8], back: &[u8]) -> bool {
+        if self.whole.capacity() > 2 * LONGEST_SPARE {
+            self.whole = Vec::new();
+        }
         self.whole.clear();
         self.whole.resize(SEALED_AT, 0);
         self.whole.extend_from_slice(front);
@@ -123,10 +130,14 @@ impl Joiner {
     }
 
     fn keep(&mut self, id: u32, is_first: bool, chunk: &[u8], now: Time) {
-        if self.partials.len() >= MAX_PARTIALS {
+        let mut bytes: usize = self.partials.iter().map(|other| other.chunk.len()).sum();
+        while !self.partials.is_empty()
+            && (self.partials.len() >= MAX_PARTIALS || bytes + chunk.len() > MAX_BYTES)
+        {
             // In order of arrival but for gaps that `swap_remove` fills: near enough to the oldest.
             let oldest = self.partials.remove(0);
-            self.spare.push(oldest.chunk);
+            bytes -= oldest.chunk.len();
+            self.recycle(oldest.chunk);
         }
         let mut kept = self.spare.pop().unwrap_or_default();
         kept.clear();
@@ -140,13 +151,46 @@ impl Joiner {
     }
 
     fn expire(&mut self, now: Time) {
-        let spare = &mut self.spare;
-        self.partials.retain_mut(|partial| {
-            let fresh = now.since(partial.arrived) < LIFETIME;
-            if !fresh {
-                spare.push(std::mem::take(&mut partial.chunk));
-            }
-            fresh
-        });
+        while let Some(at) = self
+            .partials
+            .iter()
+            .position(|partial| now.since(partial.arrived) >= LIFETIME)
+        {
+            let old = self.partials.swap_remove(at);
+            self.recycle(old.chunk);
+        }
+    }
+
+    fn recycle(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() <= LONGEST_SPARE {
+            self.spare.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_sends_long_halves_gets_no_more_memory_for_them() {
+        let mut joiner = Joiner::default();
+        let header = Header {
+            kind: HALF_FIRST,
+            index: 1,
+            counter: 0,
+        };
+        let mut half = vec![0; 65_000];
+        for id in 0..100u32 {
+            half[SEALED_AT..][..4].copy_from_slice(&id.to_be_bytes());
+            assert!(!joiner.add(header, &half, Time::from_millis(u64::from(id) * 100)));
+        }
+        let kept = joiner
+            .partials
+            .iter()
+            .map(|partial| partial.chunk.capacity());
+        let spare = joiner.spare.iter().map(Vec::capacity);
+        let held: usize = kept.chain(spare).sum();
+        assert!(held <= 2 * 65_535, "{held}");
     }
 }
