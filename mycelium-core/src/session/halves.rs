@@ -6,6 +6,8 @@ use crate::time::{Duration, Time};
 
 const PER_SESSION: usize = 8;
 const BYTES: usize = 1 << 20;
+/// What a half counts for at least, so that small ones, of which there are more to look through, are bounded in number as well.
+const LEAST: usize = 512;
 const LIFETIME: Duration = Duration::from_secs(1);
 
 /// A half that waits for the other one.
@@ -57,12 +59,13 @@ impl Halves {
         {
             self.drop_half(oldest);
         }
-        while self.bytes + bytes.len() > BYTES
+        let counted = bytes.len().max(LEAST);
+        while self.bytes + counted > BYTES
             && let Some(&oldest) = self.order.front()
         {
             self.drop_half(oldest);
         }
-        self.bytes += bytes.len();
+        self.bytes += counted;
         self.order.push_back(key);
         self.waiting.insert(
             key,
@@ -99,7 +102,7 @@ impl Halves {
 
     fn remove(&mut self, key: (u32, u32)) -> Option<Half> {
         let half = self.waiting.remove(&key)?;
-        self.bytes -= half.bytes.len();
+        self.bytes -= half.bytes.len().max(LEAST);
         if self.order.front() == Some(&key) {
             self.order.pop_front();
         } else {
@@ -138,6 +141,15 @@ mod tests {
         assert!(halves.bytes <= BYTES);
         assert_eq!(halves.order.len(), halves.waiting.len());
         halves.add(1, 0, false, 9, b"", Time::from_millis(1000));
-        assert_eq!((halves.waiting.len(), halves.bytes), (1, 0));
+        assert_eq!((halves.waiting.len(), halves.bytes), (1, LEAST));
+    }
+
+    #[test]
+    fn small_halves_cost_as_much_as_what_is_kept_for_them() {
+        let mut halves = Halves::default();
+        for session in 0..20_000 {
+            halves.add(session, 0, false, 9, b"", Time::ZERO);
+        }
+        assert!(halves.waiting.len() <= 2048, "{}", halves.waiting.len());
     }
 }
