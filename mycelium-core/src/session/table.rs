@@ -718,3 +718,6 @@ fn fresh_index(rng: &mut Rng, used: &HashMap<u64, Locator, SubnetHash>) -> u32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

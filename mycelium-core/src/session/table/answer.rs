@@ -39,9 +39,21 @@ impl Sessions {
             Ok(plaintext) => plaintext,
             Err(error) => return Some(Err(error)),
         };
+        let remote_key = half.established.remote_key;
+        let slot = match self.pins.key(pair.1) {
+            // Pinned since: whoever has the other key for this /64 was confirmed first.
+            Some(pinned) if *pinned != remote_key => {
+                self.stats.conflicts += 1;
+                None
+            }
+            _ => self.slot_for(pair, &remote_key, Turn::Theirs, now),
+        };
         let mut half = self.half_open.remove(index)?;
+        let Some(slot) = slot else {
+            self.by_index.remove(&u64::from(index));
+            return None;
+        };
         half.established.sender.release();
-        let slot = self.slot_for(pair, &half.established.remote_key, Turn::Theirs, now)?;
         let session = Session {
             sender: half.established.sender,
             receiver: half.established.receiver,

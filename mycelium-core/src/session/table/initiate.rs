@@ -133,6 +133,11 @@ impl Sessions {
             self.stats.drop_unit += 1;
             return;
         }
+        if self.pins.key(pair.1).is_some_and(|key| *key != remote.key) {
+            // Pinned since we began.
+            self.stats.conflicts += 1;
+            return;
+        }
         let Some(position) = remote
             .attempts
             .iter()

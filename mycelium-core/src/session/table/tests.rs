@@ -1,0 +1,152 @@
+//! Tables and places, seen from inside: what the data plane cannot show.
+
+use super::*;
+use crate::session::stub::{self, Kind, Stub};
+use crate::session::transport::{self, OVERHEAD};
+
+const LINK: PeerId = PeerId(1);
+
+struct Node {
+    sessions: Sessions,
+    address: Ipv6Addr,
+    key: PublicKey,
+}
+
+fn node(number: u8, change: impl FnOnce(&mut SessionConfig)) -> Node {
+    let secret = SecretKey::from_bytes([number; 32]);
+    let mut config = SessionConfig {
+        policy: Policy::Prefer,
+        ..SessionConfig::default()
+    };
+    change(&mut config);
+    let mut sessions = Sessions::new(config, &[number; 32]);
+    sessions.set_identities(std::iter::once((IdentityId::NODE, &secret)));
+    let key = secret.public_key();
+    Node {
+        sessions,
+        address: key.address(),
+        key,
+    }
+}
+
+impl Node {
+    fn pair_with(&self) -> Pair {
+        (IdentityId::NODE, Subnet::containing(self.address))
+    }
+
+    /// Our host has a packet for `other`.
+    fn turn_to(&mut self, other: &Self, now: Time) -> Way {
+        let hint = RemoteHint {
+            key: &other.key,
+            speaks_v2: true,
+        };
+        self.sessions.way(other.pair_with(), hint, now)
+    }
+
+    /// The units that go out.
+    fn units(&mut self) -> Vec<Vec<u8>> {
+        let actions = std::iter::from_fn(|| self.sessions.poll_action());
+        actions
+            .filter_map(|action| match action {
+                Action::Units { units, .. } => Some(units),
+                _ => None,
+            })
+            .flatten()
+            .collect()
+    }
+
+    fn take_units(&mut self, source: Ipv6Addr, units: &[Vec<u8>], now: Time) {
+        for unit in units {
+            let (identity, own) = (IdentityId::NODE, self.address);
+            assert!(
+                self.sessions
+                    .on_unit(identity, source, own, unit, LINK, now)
+            );
+        }
+    }
+
+    /// A packet of a session to `other`: whether it opened there.
+    fn send(&mut self, other: &mut Self, now: Time) -> bool {
+        let slot = self.sessions.live(other.pair_with(), now).unwrap();
+        let (remote, at) = self.sessions.outgoing(slot, now).unwrap();
+        let mut body = vec![0; OVERHEAD + stub::LEN];
+        body[transport::HEAD_LEN..][..stub::LEN].copy_from_slice(&Stub::bytes_of(
+            Kind::Empty,
+            0,
+            0,
+        ));
+        let sender = &mut remote.sessions[at].sender;
+        sender
+            .seal_body(self.address, other.address, &mut body)
+            .unwrap();
+        let index = transport::index_of(&body).unwrap();
+        let opened = other.sessions.open(
+            index,
+            self.pair_with(),
+            self.address,
+            other.address,
+            &mut body,
+            now,
+        );
+        let slot = match opened {
+            Some(Ok(opened)) => opened.slot,
+            Some(Err(_)) | None => return false,
+        };
+        other.sessions.on_heard(slot, true, now);
+        true
+    }
+
+    /// A handshake with `other` up to the second message.
+    fn shake(&mut self, other: &mut Self, now: Time) {
+        self.turn_to(other, now);
+        let first = self.units();
+        other.take_units(self.address, &first, now);
+        let second = other.units();
+        self.take_units(other.address, &second, now);
+        self.units();
+    }
+}
+
+#[test]
+fn whoever_finds_no_place_leaves_nothing_behind() {
+    let (mut crowded, other) = (node(1, |config| config.remotes = 1), node(2, |_| {}));
+    let mut now = Time::from_millis(1000);
+    crowded.turn_to(&other, now);
+    crowded.units();
+    for number in 3..20 {
+        now = now + Duration::from_millis(20);
+        let mut stranger = node(number, |_| {});
+        stranger.shake(&mut crowded, now);
+        assert!(!stranger.send(&mut crowded, now));
+    }
+    crowded
+        .sessions
+        .handle_timeout(now + Duration::from_secs(10));
+    assert_eq!(crowded.sessions.by_index.len(), 0);
+}
+
+#[test]
+fn a_key_that_is_not_the_pinned_one_gets_no_session_even_if_it_came_first() {
+    let (mut ours, mut first) = (node(1, |_| {}), node(2, |_| {}));
+    let now = Time::from_millis(1000);
+    // Whoever has the other key for the same /64 is confirmed while this handshake is half-open.
+    first.shake(&mut ours, now);
+    let pin = Pin {
+        subnet: first.key.subnet(),
+        key: PublicKey([9; 32]),
+        ours: true,
+    };
+    ours.sessions.load_pins(&[pin]);
+    assert!(!first.send(&mut ours, now));
+    assert_eq!(ours.sessions.live(first.pair_with(), now), None);
+    // And in the other role.
+    let (mut ours, mut first) = (node(1, |_| {}), node(2, |_| {}));
+    ours.turn_to(&first, now);
+    let units = ours.units();
+    first.take_units(ours.address, &units, now);
+    ours.sessions.load_pins(&[pin]);
+    let units = first.units();
+    ours.take_units(first.address, &units, now);
+    assert_eq!(ours.sessions.live(first.pair_with(), now), None);
+    assert!(ours.sessions.stats().conflicts > 0);
+}
