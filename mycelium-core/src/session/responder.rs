@@ -176,7 +176,12 @@ impl HalfOpens {
                 self.by_pair.remove(&half.pair);
             }
         }
-        if self.order.front().is_some_and(|&(_, first)| first == index) {
+        // So that the first is always one that is still there: the oldest makes room.
+        while self
+            .order
+            .front()
+            .is_some_and(|(_, first)| !self.by_index.contains_key(first))
+        {
             self.order.pop_front();
         }
         Some(half)
@@ -186,12 +191,10 @@ impl HalfOpens {
     pub(crate) fn expire(&mut self, now: Time) -> Vec<u32> {
         let mut gone = Vec::new();
         while let Some(&(created, index)) = self.order.front()
-            && (now.since(created) >= HANDSHAKE_LIFETIME || !self.by_index.contains_key(&index))
+            && now.since(created) >= HANDSHAKE_LIFETIME
+            && self.remove(index).is_some()
         {
-            self.order.pop_front();
-            if self.remove(index).is_some() {
-                gone.push(index);
-            }
+            gone.push(index);
         }
         gone
     }

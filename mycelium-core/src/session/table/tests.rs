@@ -150,3 +150,19 @@ fn a_key_that_is_not_the_pinned_one_gets_no_session_even_if_it_came_first() {
     assert_eq!(ours.sessions.live(first.pair_with(), now), None);
     assert!(ours.sessions.stats().conflicts > 0);
 }
+
+#[test]
+fn half_open_sessions_keep_their_bound_whatever_order_they_end_in() {
+    let mut ours = node(1, |config| config.half_open = 2);
+    let mut now = Time::from_millis(1000);
+    let (mut one, mut two) = (node(2, |_| {}), node(3, |_| {}));
+    one.shake(&mut ours, now);
+    two.shake(&mut ours, now);
+    assert!(two.send(&mut ours, now));
+    assert!(one.send(&mut ours, now));
+    for number in 4..14 {
+        now = now + Duration::from_millis(20);
+        node(number, |_| {}).shake(&mut ours, now);
+        assert!(ours.sessions.half_open.len() <= 2);
+    }
+}
