@@ -24,7 +24,7 @@ use crate::io::{IdentityId, PeerId};
 use crate::rng::Rng;
 use crate::time::{Duration, Time};
 
-use super::config::{OWED, Policy, RETRY, SessionConfig, UNHEARD};
+use super::config::{OWED, Policy, RECEIVE_FOR, RETRY, SessionConfig, UNHEARD};
 use super::cookie::{CookieJar, CookieKey};
 use super::fragment::{MessageKind, Reassembly, ReassemblyLimits, Unit};
 use super::halves::Halves;
@@ -325,7 +325,10 @@ impl Sessions {
             return Way::V1;
         };
         remote.last_host = now;
-        remote.ours = true;
+        // An answer is no sign that our host wanted anything: strangers can have as many as they like.
+        remote.ours |= remote
+            .last_heard
+            .is_none_or(|heard| now.since(heard) >= RECEIVE_FOR);
         if hint.speaks_v2 && !remote.hinted {
             // It was taken for a v1 node before; perhaps it was one.
             remote.hinted = true;

@@ -166,3 +166,23 @@ fn half_open_sessions_keep_their_bound_whatever_order_they_end_in() {
         assert!(ours.sessions.half_open.len() <= 2);
     }
 }
+
+#[test]
+fn whom_our_host_only_answers_does_not_become_one_it_turned_to() {
+    let (mut ours, mut stranger) = (node(1, |_| {}), node(2, |_| {}));
+    let start = Time::from_millis(1000);
+    stranger.shake(&mut ours, start);
+    assert!(stranger.send(&mut ours, start));
+    // A packet under keys that we send nothing under any more, and the answer of our host.
+    let now = start + Duration::from_secs(169);
+    assert!(stranger.send(&mut ours, now));
+    ours.units();
+    let now = start + Duration::from_secs(171);
+    assert_eq!(ours.turn_to(&stranger, now), Way::Wait);
+    let first = ours.units();
+    stranger.take_units(ours.address, &first, now);
+    let second = stranger.units();
+    ours.take_units(stranger.address, &second, now);
+    assert!(ours.sessions.live(stranger.pair_with(), now).is_some());
+    assert!(!ours.sessions.pins()[0].ours);
+}
