@@ -130,6 +130,7 @@ fn guards(test: bool) {
         identity: IdentityId(0),
         source: Source::overlay(pair.ours.public_key().subnet()),
         link: 0,
+        proven: false,
     };
     let mut table = Reassembly::new(ReassemblyLimits::default());
     measure("two fragments to a message", test, || {

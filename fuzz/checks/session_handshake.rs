@@ -218,6 +218,7 @@ impl World {
             identity: IdentityId(0),
             source: Source::overlay(Subnet::containing(source)),
             link: u32::from(from % 3),
+            proven: from.is_multiple_of(5),
         };
         // MAC1 is left out of the way: whoever knows Bob's key can make it.
         if let Some(whole) = self.table.add(self.now, route, &fragment) {

@@ -117,6 +117,18 @@ impl Gate {
         if self.unproven.is_ready(bucket, now) {
             return Admission::Pass { proven: false };
         }
+        self.challenge(fragment, from, key, rng, now)
+    }
+
+    /// Let a fragment pass whose sender has a cookie; tell others one.
+    pub(super) fn challenge(
+        &mut self,
+        fragment: &Fragment<'_>,
+        from: SocketAddr,
+        key: &CookieKey,
+        rng: &mut Rng,
+        now: Time,
+    ) -> Admission {
         let address = ReturnAddress::link(from);
         if self.jar.verify(now, &address, fragment) {
             return Admission::Pass { proven: true };

@@ -178,7 +178,19 @@ impl NativeEndpoint {
 
     fn on_fragment_of_one(&mut self, from: SocketAddr, fragment: &Fragment<'_>, now: Time) {
         let (key, rng) = (&self.cookie_key, &mut self.rng);
-        let proven = match self.gate.admit(fragment, from, key, rng, now) {
+        let mut route = Route {
+            identity: IdentityId::NODE,
+            source: Source::underlay(from.ip()),
+            link: 0,
+            proven: false,
+        };
+        let mut admission = self.gate.admit(fragment, from, key, rng, now);
+        if let Admission::Pass { proven: false } = admission
+            && self.reassembly.is_crowded(now, route, fragment)
+        {
+            admission = self.gate.challenge(fragment, from, key, rng, now);
+        }
+        let proven = match admission {
             Admission::Pass { proven } => proven,
             Admission::Cookie(reply) => {
                 self.stats.cookies += 1;
@@ -190,11 +202,7 @@ impl NativeEndpoint {
                 return;
             }
         };
-        let route = Route {
-            identity: IdentityId::NODE,
-            source: Source::underlay(from.ip()),
-            link: 0,
-        };
+        route.proven = proven;
         let Some(whole) = self.reassembly.add(now, route, fragment) else {
             return;
         };

@@ -199,6 +199,7 @@ fn a_whole_message_is_answered_whatever_half_came_last() {
             identity: IdentityId(0),
             source: Source::underlay([192, 0, 2, 1].into()),
             link: 0,
+            proven: false,
         };
         let whole = order.map(|n| table.add(Time::ZERO, route, &fragment(&units[n])))[1]
             .clone()

@@ -149,6 +149,8 @@ pub struct Route {
     pub source: Source,
     /// Over which link it came, as the caller numbers them.
     pub link: u32,
+    /// Its sender showed a cookie: it is where it says to be.
+    pub proven: bool,
 }
 
 /// Bounds of a [`Reassembly`]. A place holds at most four halves, 2.6 kB.
@@ -195,16 +197,29 @@ struct Key {
     digest: [u8; DIGEST_LEN],
 }
 
+impl Key {
+    fn new(route: Route, fragment: &Fragment<'_>) -> Self {
+        Self {
+            identity: route.identity,
+            source: route.source,
+            sender: fragment.sender,
+            digest: fragment.digest,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Partial {
     arrived: Time,
     ordinal: u64,
     link: u32,
+    proven: bool,
     claims: Claims,
 }
 
 /// The first messages of which one half is here. When it is full, the oldest makes room: of the same source, else of the same
-/// link, so that one neighbour cannot push out what came over another.
+/// link, so that one neighbour cannot push out what came over another. Of one source, those of a sender that only claims to be
+/// there make room for those of one that showed a cookie.
 #[derive(Debug)]
 pub struct Reassembly {
     limits: ReassemblyLimits,
@@ -253,19 +268,24 @@ impl Reassembly {
         Some(partial.arrived + LIFETIME)
     }
 
+    /// Whether taking a fragment would push another message of the same source out. If its sender has not shown a cookie it may
+    /// be anybody, and is better told one.
+    pub fn is_crowded(&mut self, now: Time, route: Route, fragment: &Fragment<'_>) -> bool {
+        self.expire(now);
+        let key = Key::new(route, fragment);
+        !self.partials.contains_key(&key)
+            && self.of_source(key.source).count() >= self.limits.messages_per_source
+    }
+
     /// Take a fragment of a first message whose MAC1 was right. The message, if it is complete now.
     pub fn add(&mut self, now: Time, route: Route, fragment: &Fragment<'_>) -> Option<Whole> {
         self.expire(now);
-        let key = Key {
-            identity: route.identity,
-            source: route.source,
-            sender: fragment.sender,
-            digest: fragment.digest,
-        };
+        let key = Key::new(route, fragment);
         let Some(partial) = self.partials.get_mut(&key) else {
-            self.insert(now, key, route.link, fragment);
+            self.insert(now, key, route, fragment);
             return None;
         };
+        partial.proven |= route.proven;
         let whole = partial.claims.complete(fragment);
         if whole.is_some() {
             self.remove(&key);
@@ -288,7 +308,14 @@ impl Reassembly {
         }
     }
 
-    fn insert(&mut self, now: Time, key: Key, link: u32, fragment: &Fragment<'_>) {
+    /// The ordinals of the messages of a source, oldest first.
+    fn of_source(&self, source: Source) -> impl Iterator<Item = u64> {
+        let range = self.by_source.range((source, 0)..=(source, u64::MAX));
+        range.map(|&(_, ordinal)| ordinal)
+    }
+
+    fn insert(&mut self, now: Time, key: Key, route: Route, fragment: &Fragment<'_>) {
+        let link = route.link;
         self.make_room(key.source, link);
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
@@ -301,15 +328,23 @@ impl Reassembly {
             arrived: now,
             ordinal,
             link,
+            proven: route.proven,
             claims,
         };
         self.partials.insert(key, partial);
     }
 
     fn make_room(&mut self, source: Source, link: u32) {
-        let mut of_source = self.by_source.range((source, 0)..=(source, u64::MAX));
-        if of_source.clone().count() >= self.limits.messages_per_source {
-            let oldest = of_source.next().map(|(_, ordinal)| *ordinal);
+        if self.of_source(source).count() >= self.limits.messages_per_source {
+            let is_proven = |ordinal: &u64| {
+                let partial = self
+                    .order
+                    .get(ordinal)
+                    .and_then(|key| self.partials.get(key));
+                partial.is_some_and(|partial| partial.proven)
+            };
+            let unproven = self.of_source(source).find(|ordinal| !is_proven(ordinal));
+            let oldest = unproven.or_else(|| self.of_source(source).next());
             self.evict(oldest);
         }
         let of_link = self.by_link.get(&link);

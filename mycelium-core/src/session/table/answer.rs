@@ -85,9 +85,16 @@ impl Sessions {
     ) {
         let address = ReturnAddress::end_to_end(source);
         let proven = self.jar.verify(now, &address, fragment);
+        let route = Route {
+            identity: pair.0,
+            source: Source::overlay(pair.1),
+            link: from.0,
+            proven,
+        };
         // Somebody who proved its address and was answered may have lost the answer.
         let repeats = proven && self.half_open.has(pair);
-        if !repeats && self.budgets.is_loaded(from, pair, proven, now) {
+        let loaded = !repeats && self.budgets.is_loaded(from, pair, proven, now);
+        if loaded || !proven && self.reassembly.is_crowded(now, route, fragment) {
             if proven {
                 self.stats.over_budget += 1;
             } else if fragment.number() == 0 {
@@ -96,11 +103,6 @@ impl Sessions {
             }
             return;
         }
-        let route = Route {
-            identity: pair.0,
-            source: Source::overlay(pair.1),
-            link: from.0,
-        };
         let Some(message) = self.reassembly.add(now, route, fragment) else {
             return;
         };

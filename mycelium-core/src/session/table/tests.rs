@@ -186,3 +186,45 @@ fn whom_our_host_only_answers_does_not_become_one_it_turned_to() {
     assert!(ours.sessions.live(stranger.pair_with(), now).is_some());
     assert!(!ours.sessions.pins()[0].ours);
 }
+
+#[test]
+fn forged_halves_in_somebodys_name_cost_him_a_cookie() {
+    use crate::session::handshake::MESSAGE_1_LEN;
+
+    let (mut ours, mut honest) = (node(1, |_| {}), node(2, |_| {}));
+    let now = Time::from_millis(1000);
+    let scope = Scope::EndToEnd {
+        source: honest.address,
+        destination: ours.address,
+    };
+    let mac_key = MacKey::new(&ours.key, None);
+    // First halves only, so that no agreement is ever paid for.
+    let forged: Vec<Vec<u8>> = (0..200u8)
+        .map(|number| {
+            let message = [number; MESSAGE_1_LEN];
+            let [half, _] = crate::session::fragment::split_first(
+                &message,
+                u32::from(number) + 1,
+                scope,
+                &mac_key,
+            );
+            half
+        })
+        .collect();
+    let mut forged = forged.chunks(5);
+    honest.turn_to(&ours, now);
+    for unit in honest.units() {
+        ours.take_units(honest.address, forged.next().unwrap(), now);
+        ours.take_units(honest.address, &[unit], now);
+    }
+    let answer = ours.units();
+    honest.take_units(ours.address, &answer, now);
+    for unit in honest.units() {
+        ours.take_units(honest.address, forged.next().unwrap(), now);
+        ours.take_units(honest.address, &[unit], now);
+        ours.take_units(honest.address, forged.next().unwrap(), now);
+    }
+    let answer = ours.units();
+    honest.take_units(ours.address, &answer, now);
+    assert!(honest.send(&mut ours, now));
+}

@@ -11,6 +11,7 @@ fn route(source: u8, link: u32) -> Route {
         identity: IdentityId(0),
         source: Source::underlay([192, 0, 2, source].into()),
         link,
+        proven: false,
     }
 }
 
@@ -254,4 +255,35 @@ proptest! {
             prop_assert!(table.poll_timeout().is_none_or(|at| at > millis(now)));
         }
     }
+}
+
+#[test]
+fn who_only_claims_to_be_at_an_address_makes_room_for_who_is() {
+    let mut table = Reassembly::new(ReassemblyLimits::default());
+    let unproven = route(1, 1);
+    let proven = Route {
+        proven: true,
+        ..unproven
+    };
+    let honest = first(9, 9);
+    for number in 1..5 {
+        let half = &first(number, number.into())[0];
+        assert!(!table.is_crowded(millis(1), unproven, &fragment(half)));
+        assert_eq!(table.add(millis(1), unproven, &fragment(half)), None);
+        assert!(!table.is_crowded(millis(1), unproven, &fragment(half)));
+    }
+    assert!(table.is_crowded(millis(1), unproven, &fragment(&honest[0])));
+    assert_eq!(table.add(millis(2), proven, &fragment(&honest[0])), None);
+    for number in 10..20 {
+        let half = &first(number, number.into())[0];
+        assert!(table.is_crowded(millis(3), unproven, &fragment(half)));
+        // Even if it is taken.
+        table.add(millis(3), unproven, &fragment(half));
+    }
+    assert!(!table.is_crowded(millis(4), unproven, &fragment(&honest[1])));
+    assert!(
+        table
+            .add(millis(4), unproven, &fragment(&honest[1]))
+            .is_some()
+    );
 }
