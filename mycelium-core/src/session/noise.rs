@@ -115,7 +115,8 @@ impl Symmetric {
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(&self.nonce.to_le_bytes());
         self.nonce += 1;
-        (ChaCha20Poly1305::new(&self.key.into()), nonce.into())
+        // A reference to the key, not a copy that nobody would erase.
+        (ChaCha20Poly1305::new((&self.key).into()), nonce.into())
     }
 
     /// The two keys of the finished handshake: initiator to responder, responder to initiator.
@@ -146,7 +147,7 @@ fn derive<const N: usize>(chaining: &[u8; LEN], input: &[u8]) -> Zeroizing<[[u8;
     let mut outputs = Zeroizing::new([[0; LEN]; N]);
     let mut previous: &[u8] = &[];
     for (output, number) in outputs.iter_mut().zip(1u8..) {
-        let mut next = hmac(&secret.into(), &[previous, &[number]]);
+        let mut next = hmac(&secret, &[previous, &[number]]);
         output.copy_from_slice(&next);
         next.zeroize();
         previous = output;
@@ -155,7 +156,7 @@ fn derive<const N: usize>(chaining: &[u8; LEN], input: &[u8]) -> Zeroizing<[[u8;
     outputs
 }
 
-fn hmac(key: &[u8; LEN], parts: &[&[u8]]) -> Output<Blake2s256> {
+fn hmac(key: &[u8], parts: &[&[u8]]) -> Output<Blake2s256> {
     let mut hmac = SimpleHmac::<Blake2s256>::new_from_slice(key).expect("HMAC takes any length");
     for part in parts {
         hmac.update(part);
