@@ -670,6 +670,22 @@ impl Sessions {
         Some(slot)
     }
 
+    /// Whether [`slot_for`](Self::slot_for) would find a slot for somebody who turns to us.
+    fn has_place(&mut self, pair: Pair, now: Time) -> bool {
+        if self.slots.contains_key(&pair)
+            || !self.free.is_empty()
+            || self.remotes.len() < self.config.remotes
+        {
+            return true;
+        }
+        let Some(slot) = self.slot_to_give_up(Turn::Theirs, now) else {
+            return false;
+        };
+        // It is looked at first when it is needed.
+        self.hand = slot;
+        true
+    }
+
     /// Who makes room: somebody idle or whom our hosts never turned to, not heard of lately; for a packet of our own host also
     /// the one of those strangers that has been silent for longest. Never a session that our hosts began.
     fn slot_to_give_up(&mut self, turn: Turn, now: Time) -> Option<usize> {

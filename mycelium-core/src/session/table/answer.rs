@@ -142,6 +142,11 @@ impl Sessions {
                 return;
             }
         }
+        if !self.has_place(pair, now) {
+            // It would take itself for heard, and not fall back to anything.
+            self.stats.table_full += 1;
+            return;
+        }
         let verdict = match self.budgets.waits(&message_hash) {
             true => Verdict::Refused,
             false => self.budgets.take(from, pair, proven, now),

@@ -111,18 +111,35 @@ impl Node {
 fn whoever_finds_no_place_leaves_nothing_behind() {
     let (mut crowded, other) = (node(1, |config| config.remotes = 1), node(2, |_| {}));
     let mut now = Time::from_millis(1000);
-    crowded.turn_to(&other, now);
-    crowded.units();
     for number in 3..20 {
         now = now + Duration::from_millis(20);
         let mut stranger = node(number, |_| {});
         stranger.shake(&mut crowded, now);
+        // The last place is taken between the handshake and its proof.
+        crowded.turn_to(&other, now);
+        crowded.units();
         assert!(!stranger.send(&mut crowded, now));
+        crowded.sessions.forget(other.key.subnet());
     }
     crowded
         .sessions
         .handle_timeout(now + Duration::from_secs(10));
     assert_eq!(crowded.sessions.by_index.len(), 0);
+}
+
+#[test]
+fn who_would_find_no_place_gets_no_answer_and_so_learns_it() {
+    let (mut crowded, other) = (node(1, |config| config.remotes = 1), node(2, |_| {}));
+    let now = Time::from_millis(1000);
+    crowded.turn_to(&other, now);
+    crowded.units();
+    let mut stranger = node(3, |_| {});
+    stranger.shake(&mut crowded, now);
+    assert_eq!(stranger.sessions.live(crowded.pair_with(), now), None);
+    crowded.sessions.forget(other.key.subnet());
+    let mut luckier = node(4, |_| {});
+    luckier.shake(&mut crowded, now);
+    assert!(luckier.send(&mut crowded, now));
 }
 
 #[test]
