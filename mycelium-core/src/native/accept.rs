@@ -1,6 +1,6 @@
 //! What strangers may cost: who gets a handshake, and sessions whose initiator has not shown itself yet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use super::NativeConfig;
@@ -29,6 +29,17 @@ const COOKIES: Allowance = Allowance {
     per_second: 1000,
     burst: 1000,
 };
+/// Of what the addresses of links get, whatever strangers do: their keys have to be renewed.
+const LINKED: Allowance = Allowance {
+    per_second: 200,
+    burst: 8,
+};
+const LINKED_EACH: Allowance = Allowance {
+    per_second: 8,
+    burst: 16,
+};
+/// How old what is known of the addresses of links may be.
+const LINKED_FOR: Duration = Duration::from_secs(1);
 /// Buckets that sources share by hash: a bound on memory, at the price of innocent neighbours.
 const SOURCE_BUCKETS: usize = 1024;
 
@@ -83,6 +94,12 @@ pub(super) struct Gate {
     proven: Purse,
     who: Purse,
     cookies: Budget,
+    /// Where links are, and until when that holds.
+    linked: BTreeSet<IpAddr>,
+    linked_until: Time,
+    /// Handshakes and cookies for those.
+    linked_handshakes: Purse,
+    linked_cookies: Purse,
     hash_key: [u8; 32],
     jar: CookieJar,
 }
@@ -98,8 +115,20 @@ impl Gate {
             ),
             who: Purse::new(config.who, config.who_per_source, now),
             cookies: Budget::new(COOKIES, now),
+            linked: BTreeSet::new(),
+            linked_until: now,
+            linked_handshakes: Purse::new(LINKED, LINKED_EACH, now),
+            linked_cookies: Purse::new(COOKIES, LINKED_EACH, now),
             hash_key: rng.array(),
             jar: CookieJar::default(),
+        }
+    }
+
+    /// Learn now and then where links are.
+    pub(super) fn learn(&mut self, now: Time, linked: impl FnOnce() -> BTreeSet<IpAddr>) {
+        if now >= self.linked_until {
+            self.linked = linked();
+            self.linked_until = now + LINKED_FOR;
         }
     }
 
@@ -133,7 +162,7 @@ impl Gate {
         if self.jar.verify(now, &address, fragment) {
             return Admission::Pass { proven: true };
         }
-        if !self.cookies.take(now) {
+        if !self.pay_cookie(from, now) {
             return Admission::Drop;
         }
         match self.jar.reply(now, &address, fragment, key, rng) {
@@ -145,6 +174,10 @@ impl Gate {
     /// Pay for looking into a complete message; `false` if it must be dropped.
     pub(super) fn pay(&mut self, proven: bool, from: SocketAddr, now: Time) -> bool {
         let bucket = self.bucket(from.ip());
+        let linked = proven && self.linked.contains(&from.ip());
+        if linked && self.linked_handshakes.take(bucket, now) {
+            return true;
+        }
         match proven {
             true => self.proven.take(bucket, now),
             false => self.unproven.take(bucket, now),
@@ -169,8 +202,8 @@ impl Gate {
     ) -> Option<[u8; REPLY_LEN]> {
         let address = ReturnAddress::link(from);
         let mac1 = &whole.mac1;
+        let paid = self.pay_cookie(from, now);
         let jar = &mut self.jar;
-        let paid = self.cookies.take(now);
         paid.then(|| jar.reply_to(now, &address, sender, mac1, key, rng))
     }
 
@@ -178,6 +211,12 @@ impl Gate {
     pub(super) fn pay_who(&mut self, from: SocketAddr, now: Time) -> bool {
         let bucket = self.bucket(from.ip());
         self.who.take(bucket, now)
+    }
+
+    fn pay_cookie(&mut self, from: SocketAddr, now: Time) -> bool {
+        let bucket = self.bucket(from.ip());
+        self.linked.contains(&from.ip()) && self.linked_cookies.take(bucket, now)
+            || self.cookies.take(now)
     }
 
     fn bucket(&self, ip: IpAddr) -> usize {

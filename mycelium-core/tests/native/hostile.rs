@@ -172,6 +172,53 @@ fn a_flood_of_handshakes_is_bounded_and_others_get_in_with_a_cookie() {
     assert_eq!(lab.stations[1].endpoint.stranger_tables(), [0, 0, 0]);
 }
 
+/// The first message of a stranger, as datagrams.
+fn first_message(lab: &Lab, number: u8) -> Vec<Vec<u8>> {
+    let secret = SecretKey::from_bytes([100 + number; 32]);
+    let unix = Duration::from_secs(1);
+    let mut stranger =
+        NativeEndpoint::new(NativeConfig::default(), &secret, [6; 32], unix, lab.now);
+    let _ = stranger.dial(address(1), Some(lab.stations[1].key), lab.now);
+    let mut out = Vec::new();
+    std::iter::from_fn(|| {
+        stranger
+            .poll_transmit(lab.now, &mut out)
+            .map(|_| out.clone())
+    })
+    .collect()
+}
+
+#[test]
+fn strangers_do_not_spend_what_answers_those_we_have_links_with() {
+    let mut lab = Lab::pair(9);
+    let mut from = 0u32;
+    let mut inject = |lab: &mut Lab, bytes: &[u8], moves: u32| {
+        from += moves;
+        let [_, a, b, c] = from.to_be_bytes();
+        lab.inject(Flying {
+            from: std::net::SocketAddr::from(([102, a, b, c], 1)),
+            to: address(1),
+            bytes: bytes.to_vec(),
+        });
+    };
+    // More than is answered without a cookie, then more than is told a cookie: halves may be sent by anybody from anywhere.
+    for number in 0..20 {
+        for (n, datagram) in (0..).zip(first_message(&lab, number)) {
+            inject(&mut lab, &datagram, 1 - n);
+        }
+    }
+    let half = &first_message(&lab, 50)[0];
+    for _ in 0..3000 {
+        inject(&mut lab, half, 1);
+    }
+    // At this very moment the process at the other end of a link starts anew.
+    lab.restart(0);
+    lab.dial(0, 1);
+    let took = lab.run_until(SECOND, |lab| lab.linked(0, 1)).unwrap();
+    assert!(took <= Duration::from_millis(60), "{took:?}");
+    assert!(lab.stations[1].endpoint.stats().over_budget > 1000);
+}
+
 #[test]
 fn replayed_first_messages_do_not_keep_out_their_author() {
     let mut lab = Lab::new(5, 2);

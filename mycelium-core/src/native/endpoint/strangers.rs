@@ -178,6 +178,9 @@ impl NativeEndpoint {
 
     fn on_fragment_of_one(&mut self, from: SocketAddr, fragment: &Fragment<'_>, now: Time) {
         let (key, rng) = (&self.cookie_key, &mut self.rng);
+        let links = self.links.values();
+        self.gate
+            .learn(now, || links.map(|link| link.path.address().ip()).collect());
         let mut route = Route {
             identity: IdentityId::NODE,
             source: Source::underlay(from.ip()),
