@@ -1,8 +1,7 @@
 //! User networks: workloads in namespaces of their own, attached to nodes with `mycelium net` and `mycelium attach`.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +11,11 @@ use netns_tests::attach::frames::Ends;
 use netns_tests::attach::{Networks, Workload, own_names};
 use netns_tests::daemon::Build::Ours;
 use netns_tests::daemon::Node;
-use netns_tests::figures::{judge, report, strict};
+use netns_tests::figures::{judge, repetitions, report, strict};
 use netns_tests::harness::{Scratch, case, main as run};
 use netns_tests::lab::{Host, Lab};
 use netns_tests::probe::ping::{self, Pinger};
+use netns_tests::probe::tcp;
 use netns_tests::topology::{Relay, Underlay, reachable};
 use netns_tests::wait;
 use node_integration::desired::{AttachmentSpec, Kind, Name, NetworkSpec};
@@ -28,7 +28,8 @@ use node_integration::secret::NetworkKey;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What must not get through has had this long.
 const QUIET: Duration = Duration::from_millis(500);
-const PORT: u16 = 7000;
+/// A flow is going when so many bytes have arrived.
+const BULK: u64 = 20 << 20;
 /// Attachments of the node that is killed.
 const ATTACHMENTS: usize = 100;
 /// After the death of a node, until everything is reachable again.
@@ -252,7 +253,7 @@ fn interface_index(networks: &Networks, workload: &Workload) -> anyhow::Result<u
 /// Send so many bytes to a workload that lets TCP in, from a workload of another network.
 fn transfer(a: &Networks, to: &Workload, network: &str, bytes: u64) -> anyhow::Result<()> {
     let from = a.attach(&format!("netns {network} sender"))?;
-    netns_tests::probe::tcp::transfer(&from.host, &to.host, to.address, bytes)?;
+    tcp::transfer(&from.host, &to.host, to.address, bytes)?;
     a.run(&format!("detach {network} sender"))?;
     Ok(())
 }
@@ -265,7 +266,7 @@ fn killed(scratch: &Scratch) -> anyhow::Result<()> {
     world.b.create("green", "")?;
     let green = world
         .b
-        .attach(&format!("netns green g1 --allow icmp --allow tcp/{PORT}"))?;
+        .attach("netns green g1 --allow icmp --allow tcp/1-65535")?;
     let mut workloads = Vec::new();
     for number in 0..ATTACHMENTS {
         let network = ["red", "blue"][number % 2];
@@ -277,16 +278,20 @@ fn killed(scratch: &Scratch) -> anyhow::Result<()> {
         answers(&green.host, workload.address)?;
     }
 
-    // A flow that is open all the time, and pings to everybody.
-    let flow = Flow::open(&workloads[0], &green)?;
+    // A TCP flow at full rate all the time, and pings to everybody.
+    let flow = tcp::Running::start(&workloads[0].host, &green.host, green.address, 4 * PATIENCE)?;
     let pingers: Vec<Pinger> = workloads
         .iter()
         .map(|workload| Pinger::start(&green.host, workload.address, Duration::from_millis(100)))
         .collect::<Result<_, _>>()?;
-    flow.exchange()?;
+    flow.advance(BULK, PATIENCE)?;
+    let killed = Instant::now();
     world.node_a.kill()?;
     world.node_a.start_again()?;
     let started = world.node_a.started();
+    flow.advance(1, PATIENCE)?;
+    let resumed = killed.elapsed();
+    flow.advance(BULK, PATIENCE)?;
     let mut slowest = Duration::ZERO;
     for pinger in &pingers {
         let arrival = pinger.reply_since(started, PATIENCE)?;
@@ -297,7 +302,16 @@ fn killed(scratch: &Scratch) -> anyhow::Result<()> {
         format_args!("{slowest:.0?}, wanted {RECOVERY:?}"),
     );
     ensure!(!strict() || slowest <= RECOVERY, "{slowest:?}");
-    flow.exchange()?;
+    // Ends with an error unless everything has arrived as it was sent, on the one connection.
+    let transfer = flow.stop()?;
+    report(
+        "attach, a TCP flow of a killed node goes on",
+        format_args!(
+            "{resumed:.0?} after the kill, {} MB in all, wanted {RECOVERY:?}",
+            transfer.bytes / 1_000_000
+        ),
+    );
+    ensure!(!strict() || resumed <= RECOVERY, "{resumed:?}");
     let after = state(&world.a)?;
     ensure!(before == after, "{before:#?}\n{after:#?}");
     ensure!(world.a.run("net apply")? == "nothing to do\n");
@@ -330,46 +344,12 @@ fn state(networks: &Networks) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(state)
 }
 
-/// A TCP connection whose far end sends back what it gets.
-struct Flow {
-    near: TcpStream,
-}
-
-impl Flow {
-    fn open(from: &Workload, to: &Workload) -> anyhow::Result<Self> {
-        let address = SocketAddr::from((to.address, PORT));
-        let listener = to.host.inside(|| TcpListener::bind(address))??;
-        std::thread::spawn(move || -> std::io::Result<()> {
-            let (mut far, _) = listener.accept()?;
-            let mut bytes = [0; 1024];
-            loop {
-                let length = far.read(&mut bytes)?;
-                if length == 0 {
-                    return Ok(());
-                }
-                far.write_all(&bytes[..length])?;
-            }
-        });
-        let near = from
-            .host
-            .inside(|| TcpStream::connect_timeout(&address, PATIENCE))??;
-        near.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { near })
-    }
-
-    fn exchange(&self) -> anyhow::Result<()> {
-        let mut near = &self.near;
-        near.write_all(b"still here")?;
-        let mut answer = [0; 10];
-        near.read_exact(&mut answer)?;
-        ensure!(&answer == b"still here");
-        Ok(())
-    }
-}
-
 /// A guest that does all that it must not: every counter is what was sent, and its neighbour notices nothing.
 fn hostile(scratch: &Scratch) -> anyhow::Result<()> {
     const COUNT: u16 = 300;
+    const INTERVAL: Duration = Duration::from_millis(100);
+    // Of the neighbour, before the attack and during it.
+    let pings = repetitions(10, 100);
     let world = World::start(scratch)?;
     let a = &world.a;
     a.create("red", "")?;
@@ -428,9 +408,9 @@ fn hostile(scratch: &Scratch) -> anyhow::Result<()> {
         Ok(None)
     })?;
 
-    let pinger = Pinger::start(&green.host, victim.address, Duration::from_millis(100))?;
+    let pinger = Pinger::start(&green.host, victim.address, INTERVAL)?;
     let quiet = Instant::now();
-    pinger.steady_since(quiet, 10, PATIENCE)?;
+    pinger.steady_since(quiet, pings, 2 * PATIENCE)?;
     let attack = Instant::now();
     let before = stopped(a)?;
     let mut sent: BTreeMap<&str, u64> = BTreeMap::new();
@@ -439,7 +419,9 @@ fn hostile(scratch: &Scratch) -> anyhow::Result<()> {
         *sent.entry(why).or_default() += 1;
         Ok(())
     };
-    for number in 0..COUNT {
+    let mut number = 0_u16;
+    while attack.elapsed() < INTERVAL * u32::try_from(pings)? {
+        number = number.wrapping_add(1);
         // Somebody else's MAC and address, each alone.
         let stolen = Mac::new([2, 9, 9, 9, 9, 9]);
         send(
@@ -570,8 +552,9 @@ fn hostile(scratch: &Scratch) -> anyhow::Result<()> {
     report(
         "attach, a neighbour's pings during an attack",
         format_args!(
-            "{lost} of {} lost, median {attacked:.0?} instead of {calm:.0?}",
-            report_.sent.len()
+            "{lost} of {} lost, median {attacked:.0?} instead of {calm:.0?}, by {} frames that were stopped",
+            report_.sent.len(),
+            sent.values().sum::<u64>()
         ),
     );
     ensure!(lost == 0, "{lost} pings of the neighbour were lost");
