@@ -12,6 +12,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 mod address;
 pub(crate) mod guard;
+mod tuning;
 
 /// What the host may send in one packet; fixed by the network (decisions: a full packet fits the common links).
 pub const MTU: u16 = 1400;
@@ -186,11 +187,12 @@ fn create(name: &str, address: Ipv6Addr) -> Result<SyncDevice, HostError> {
         .build_sync()
         .map_err(|error| classify(name, error))?;
     adjust(name);
+    let index = device.if_index().map_err(setup)?;
+    if let Err(error) = tuning::tune(index) {
+        tracing::debug!(name, %error, "the interface stays as the kernel made it");
+    }
     device.enabled(true).map_err(setup)?;
-    device
-        .if_index()
-        .and_then(|index| address::add(index, address, PREFIX_LEN))
-        .map_err(setup)?;
+    address::add(index, address, PREFIX_LEN).map_err(setup)?;
     Ok(device)
 }
 

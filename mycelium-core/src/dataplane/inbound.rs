@@ -11,6 +11,7 @@ use crate::wire::ipv6::{self, Ipv6Packet};
 use crate::wire::tcp_mss;
 use crate::wire::user_data::{self, UserDataError, UserDataType};
 
+use crate::session::path::Route;
 use crate::session::table::RemoteHint;
 
 use super::keys::Payer;
@@ -90,12 +91,16 @@ impl DataPlane {
         key.mark_used();
         let hinted = !self.sessions.is_off() && user_data::has_hint(plaintext);
         let public_key = entry.public_key;
+        let route = Route {
+            next_hop: entry.next_hop,
+            direct: entry.direct,
+        };
         entry.mark_used();
         self.count_traffic(header.source, header.destination, header.packet_len());
         match user_data::parse(plaintext) {
             Ok((UserDataType::Packet, packet)) => {
                 // A packet of ours that is reflected would hint as well, but is not delivered.
-                if self.deliver(identity, header, packet, ports) && hinted {
+                if self.deliver(identity, header, route, packet, ports) && hinted {
                     self.sessions.on_v1_hint(pair, &public_key, self.now);
                 }
             }
@@ -145,11 +150,12 @@ impl DataPlane {
         true
     }
 
-    /// Hand an opened packet to the host; whether it got it.
+    /// Hand an opened packet to the host, whose answers go by `route`; whether it got it.
     fn deliver(
         &mut self,
         identity: IdentityId,
         header: &DataHeader,
+        route: Route,
         packet: &mut [u8],
         ports: &mut impl Ports,
     ) -> bool {
@@ -167,7 +173,10 @@ impl DataPlane {
         }
         let len = view.len();
         let packet = &mut packet[..len];
-        self.stats.mss_clamped += u64::from(tcp_mss::clamp(packet, self.config.max_segment_size));
+        if tcp_mss::is_opening(packet) {
+            let limit = self.v1_segment_limit(route, ports);
+            self.stats.mss_clamped += u64::from(tcp_mss::clamp(packet, limit));
+        }
         ipv6::set_hop_limit(packet, (header.hop_limit - 1).max(1));
         let Some(slot) = ports.host_slot(identity, len) else {
             self.stats.drop_host_full += 1;

@@ -47,6 +47,7 @@ use crate::fib::{FibReader, Lookup};
 use crate::io::{IdentityId, PeerId};
 use crate::rng::Rng;
 use crate::session::config::SessionConfig;
+use crate::session::path::Route;
 use crate::session::pins::Pin;
 use crate::session::table::Sessions;
 use crate::session::view::{SessionStats, SessionView};
@@ -84,8 +85,9 @@ const QUOTES: RateLimit = RateLimit {
 pub struct DataPlaneConfig {
     /// Longest packet that hosts may send: the MTU of their interface. Longer ones are answered Packet Too Big.
     pub mtu: u16,
-    /// Largest TCP segment size that may be agreed on with remote hosts. 1030 makes IPv6 packets of 1090 bytes, the largest
-    /// that upstream's QUIC links carry after they lost larger ones, as they do over IPv6 (wire spec §2.5).
+    /// Largest TCP segment size that may be agreed on with remote hosts under v1, unless they are the other end of a stream.
+    /// 1030 makes IPv6 packets of 1090 bytes, the largest that upstream's QUIC links carry after they lost larger ones, as
+    /// they do over IPv6 (wire spec §2.5).
     pub max_segment_size: u16,
     /// Keys kept at once; one takes about 0.7 kB. See `keys.rs` for the eviction policy.
     pub keys: usize,
@@ -369,6 +371,15 @@ impl DataPlane {
     ) {
         self.by_source.count(source, packets, bytes);
         self.by_destination.count(destination, packets, bytes);
+    }
+
+    /// Largest TCP segment that goes as v1 by `route`, options included.
+    #[inline]
+    fn v1_segment_limit(&self, route: Route, ports: &impl Ports) -> u16 {
+        match route.direct && ports.carries_whole(route.next_hop) {
+            true => u16::MAX,
+            false => self.config.max_segment_size,
+        }
     }
 
     fn refresh(&mut self, ports: &mut impl Ports) {

@@ -163,6 +163,14 @@ impl DataPlane {
                 }
             }
         }
+        if tcp_mss::is_opening(packet) {
+            let route = Route {
+                next_hop: entry.next_hop,
+                direct: entry.direct,
+            };
+            let limit = self.v1_segment_limit(route, ports);
+            self.stats.mss_clamped += u64::from(tcp_mss::clamp(packet, limit));
+        }
         let key = match self.keys.get(
             identity,
             &local.origin.secret,
@@ -178,8 +186,6 @@ impl DataPlane {
             }
         };
         entry.mark_used();
-        self.stats.mss_clamped += u64::from(tcp_mss::clamp(packet, self.config.max_segment_size));
-
         let Some(body_len) = u16::try_from(len + V1_OVERHEAD).ok() else {
             self.stats.drop_too_big += 1;
             return;

@@ -4,6 +4,9 @@
 //! On a session the tag of the packet stands for the rest of the checksum, so nobody computes one; v1 needs it. One look at
 //! routes and keys serves all segments, which are cut straight into their buffers. Whatever is not so simple, the caller
 //! makes ordinary packets of.
+//!
+//! Under v1 segments are also cut smaller than the connection agreed on where the way has become narrower since
+//! (docs/adr/0010-tcp-mss.md): TCP counts bytes, not segments.
 
 use rand_chacha::rand_core::Rng as _;
 
@@ -121,6 +124,21 @@ impl<'a> Cut<'a> {
             }
         }
         (header, data)
+    }
+}
+
+/// How many bytes of data each segment of `rest` may have where TCP's segments are at most `limit` bytes, options included.
+fn narrowed(protocol: u8, rest: &[u8], segment: Option<u16>, limit: u16) -> Option<u16> {
+    let offset = match protocol {
+        ipv6::TCP => rest.get(TCP_OFFSET)?,
+        _ => return segment,
+    };
+    let header_len = usize::from(*offset >> 4) * 4;
+    let data = rest.len().saturating_sub(header_len);
+    let most = (usize::from(limit) + TCP_HEADER_LEN).saturating_sub(header_len);
+    match segment.map_or(data, usize::from) > most {
+        true => u16::try_from(most).ok(),
+        false => segment,
     }
 }
 
@@ -263,6 +281,8 @@ impl DataPlane {
         let Ready {
             route, out, packet, ..
         } = *ready;
+        let limit = self.v1_segment_limit(route, ports);
+        let segment = narrowed(ready.start[6], ready.rest, segment, limit);
         let (cut, _) = self.cut(ready, segment)?;
         let local = self.identities.get(out.identity)?;
         let subnet = Subnet::containing(out.destination);
@@ -279,8 +299,8 @@ impl DataPlane {
         );
         let key = key.ok()?;
         let hints = !self.sessions.is_off();
-        let limit = self.config.max_segment_size;
         let ip = packet.first_chunk::<{ ipv6::HEADER_LEN }>()?;
+        let opens = tcp_mss::is_opening(packet);
         let segments = cut.segments();
         let (mut sent, mut bytes) = (0, 0);
         let mut room = [0; TCP_LONGEST_HEADER];
@@ -310,7 +330,9 @@ impl DataPlane {
                 front.copy_from_slice(upper);
                 rest.copy_from_slice(data);
                 checksum::set_whole(room);
-                *clamped += u64::from(tcp_mss::clamp(room, limit));
+                if opens {
+                    *clamped += u64::from(tcp_mss::clamp(room, limit));
+                }
             });
             ports.commit_peer(route.next_hop);
             sent += 1;
@@ -397,6 +419,26 @@ mod tests {
         let cut = segments(ipv6::UDP, &rest, 1000);
         let lengths: Vec<_> = cut.iter().map(|s| (s.len(), s[4], s[5])).collect();
         assert_eq!(lengths, [(1008, 3, 240), (1008, 3, 240), (9, 0, 9)]);
+    }
+
+    #[test]
+    fn segments_are_narrowed_to_what_the_way_carries() {
+        let mut rest = vec![0; 32 + 2500];
+        rest[12] = 8 << 4;
+        for (segment, limit, wanted) in [
+            (Some(1328), 1030, Some(1018)),
+            (Some(1328), u16::MAX, Some(1328)),
+            (Some(1018), 1030, Some(1018)),
+            (None, 1030, Some(1018)),
+            (None, u16::MAX, None),
+        ] {
+            let narrowed = narrowed(ipv6::TCP, &rest, segment, limit);
+            assert_eq!(narrowed, wanted, "{segment:?} {limit}");
+        }
+        rest.truncate(32 + 1018);
+        assert_eq!(narrowed(ipv6::TCP, &rest, None, 1030), None);
+        assert_eq!(narrowed(ipv6::UDP, &rest, Some(1300), 1030), Some(1300));
+        assert_eq!(narrowed(ipv6::TCP, &rest[..12], Some(1300), 1030), None);
     }
 
     #[test]

@@ -20,12 +20,16 @@ pub fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len:
 
 /// The sum over `bytes` as 16-bit words, the last one padded with a zero.
 pub fn sum(bytes: &[u8]) -> u64 {
-    // Four bytes at a time, in the order of this machine: the sum is that of swapped words, swapped (RFC 1071 §2).
-    let (quads, rest) = bytes.as_chunks::<4>();
-    let native: u64 = quads
-        .iter()
-        .map(|quad| u64::from(u32::from_ne_bytes(*quad)))
-        .sum();
+    // Eight bytes at a time, in the order of this machine: the sum is that of swapped words, swapped (RFC 1071 §2). Two sums,
+    // for compilers make vector code of them.
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let (mut low, mut high) = (0, 0);
+    for chunk in chunks {
+        let chunk = u64::from_ne_bytes(*chunk);
+        low += chunk & 0xffff_ffff;
+        high += chunk >> 32;
+    }
+    let native = u64::from(fold(low)) + u64::from(fold(high));
     let mut sum = u64::from(u16::from_be_bytes(fold(native).to_ne_bytes()));
     let (words, last) = rest.as_chunks::<2>();
     for word in words {

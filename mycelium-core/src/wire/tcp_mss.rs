@@ -14,22 +14,26 @@ const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
 const OPTION_MSS_LEN: u8 = 4;
 
+/// Whether an IPv6 packet is a SYN or SYN-ACK.
+#[inline]
+pub fn is_opening(packet: &[u8]) -> bool {
+    packet.get(6) == Some(&ipv6::TCP)
+        && packet
+            .get(ipv6::HEADER_LEN + FLAGS)
+            .is_some_and(|flags| flags & SYN != 0)
+}
+
 /// Lower the MSS option of a SYN or SYN-ACK in an IPv6 packet to `limit`; `true` if it was higher.
 ///
 /// Packets with extension headers are left alone: they are rare, and a TCP header behind them may be a fragment's.
 /// A missing option means 1220 bytes (RFC 9293), which fits. Anything malformed is left for its receiver to refuse.
 #[inline]
 pub fn clamp(packet: &mut [u8], limit: u16) -> bool {
-    if packet.get(6) != Some(&ipv6::TCP) {
+    if !is_opening(packet) {
         return false;
     }
-    let Some(segment) = packet.get_mut(ipv6::HEADER_LEN..) else {
-        return false;
-    };
-    if segment.get(FLAGS).is_none_or(|flags| flags & SYN == 0) {
-        return false;
-    }
-    clamp_options(segment, limit).is_some()
+    let segment = packet.get_mut(ipv6::HEADER_LEN..);
+    segment.is_some_and(|segment| clamp_options(segment, limit).is_some())
 }
 
 fn clamp_options(segment: &mut [u8], limit: u16) -> Option<()> {

@@ -235,28 +235,79 @@ fn routes_are_marked_used_by_sending_receiving_and_forwarding() {
     assert!(used(&lab));
 }
 
+/// A SYN that offers segments of 1340 bytes, in packets from byte 62 on.
+fn syn(from: &Party, to: &Party) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(from.address.octets(), to.address.octets(), 64)
+        .tcp(1, 2, 3, 4)
+        .syn()
+        .options(&[TcpOptionElement::MaximumSegmentSize(1340)])
+        .unwrap()
+        .write(&mut packet, &[])
+        .unwrap();
+    packet
+}
+
 #[test]
 fn segment_sizes_are_clamped_in_both_directions() {
     let (mut lab, ours, theirs) = Lab::pair();
-    let syn = |from: [u8; 16], to: [u8; 16]| {
-        let mut packet = Vec::new();
-        PacketBuilder::ipv6(from, to, 64)
-            .tcp(1, 2, 3, 4)
-            .syn()
-            .options(&[TcpOptionElement::MaximumSegmentSize(1340)])
-            .unwrap()
-            .write(&mut packet, &[])
-            .unwrap();
-        packet
-    };
     let clamped = 1030u16.to_be_bytes();
-    lab.host_sends(&syn(ours.address.octets(), theirs.address.octets()));
+    lab.host_sends(&syn(&ours, &theirs));
     let (_, plaintext) = open(&theirs, &ours, &lab.one_to_peer().1);
     assert_eq!(plaintext[4 + 62..4 + 64], clamped);
-    let packet = syn(theirs.address.octets(), ours.address.octets());
+    let packet = syn(&theirs, &ours);
     lab.peer_sends(PeerId(2), &sealed_packet(&theirs, &ours, 9, &packet));
     assert_eq!(lab.one_to_host().1[62..64], clamped);
     assert_eq!(lab.count("mss_clamped"), 2);
+}
+
+#[test]
+fn at_the_other_end_of_a_stream_segments_are_of_full_size_until_the_way_changes() {
+    let (mut lab, ours, theirs) = Lab::pair();
+    lab.out.streams = true;
+    lab.route_direct(&theirs, PeerId(2));
+    let offered = 1340u16.to_be_bytes();
+    lab.host_sends(&syn(&ours, &theirs));
+    let (_, plaintext) = open(&theirs, &ours, &lab.one_to_peer().1);
+    assert_eq!(plaintext[4 + 62..4 + 64], offered);
+    let packet = syn(&theirs, &ours);
+    lab.peer_sends(PeerId(2), &sealed_packet(&theirs, &ours, 9, &packet));
+    assert_eq!(lab.one_to_host().1[62..64], offered);
+    assert_eq!(lab.count("mss_clamped"), 0);
+
+    // Two full segments and a bit: as they are, then in smaller ones that make the same stream.
+    let data: Vec<u8> = (0..2800_u32)
+        .flat_map(u32::to_be_bytes)
+        .take(2800)
+        .collect();
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(ours.address.octets(), theirs.address.octets(), 64)
+        .tcp(1, 2, 1000, 4)
+        .ack(5)
+        .write(&mut packet, &data)
+        .unwrap();
+    for direct in [true, false] {
+        match direct {
+            true => lab.route_direct(&theirs, PeerId(2)),
+            false => lab.route(&theirs, PeerId(2)),
+        }
+        let taken = lab
+            .plane
+            .from_host_partial(NODE, &packet, Some(1340), &mut lab.out);
+        assert!(taken);
+        let longest = if direct { 1400 } else { 1090 };
+        let sent = std::mem::take(&mut lab.out.to_peers);
+        let mut stream = Vec::new();
+        for (_, frame) in &sent {
+            let (_, plaintext) = open(&theirs, &ours, frame);
+            let packet = &plaintext[4..];
+            assert!(packet.len() <= longest, "{}", packet.len());
+            let sequence = u32::from_be_bytes(packet[44..48].try_into().unwrap());
+            assert_eq!(sequence as usize, 1000 + stream.len());
+            stream.extend_from_slice(&packet[60..]);
+        }
+        assert_eq!(stream, data);
+    }
 }
 
 #[test]

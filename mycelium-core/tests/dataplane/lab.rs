@@ -59,6 +59,8 @@ pub(crate) struct Outbox {
     pub(crate) peers_full: bool,
     pub(crate) hosts_full: bool,
     pub(crate) control_full: bool,
+    /// Peers are behind streams.
+    pub(crate) streams: bool,
     slot: Vec<u8>,
 }
 
@@ -88,6 +90,10 @@ impl Ports for Outbox {
     fn commit_host(&mut self, identity: IdentityId) {
         let packet = std::mem::take(&mut self.slot);
         self.to_hosts.push((identity, packet));
+    }
+
+    fn carries_whole(&self, _peer: PeerId) -> bool {
+        self.streams
     }
 
     fn commit_host_partial(&mut self, identity: IdentityId) {
@@ -146,6 +152,14 @@ impl Lab {
     pub(crate) fn route(&mut self, to: &Party, peer: PeerId) {
         self.fib
             .insert(to.subnet, Arc::new(FibEntry::new(peer, to.public_key)));
+        self.publish();
+    }
+
+    /// The same, where the peer is the destination.
+    pub(crate) fn route_direct(&mut self, to: &Party, peer: PeerId) {
+        let mut entry = FibEntry::new(peer, to.public_key);
+        entry.direct = true;
+        self.fib.insert(to.subnet, Arc::new(entry));
         self.publish();
     }
 

@@ -11,11 +11,15 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::{Established, Transport, link_info, unmapped};
 use crate::descriptors;
 
+mod round_trip;
+
 /// Static cost over IPv4 (wire spec §2.7).
 const COST: u16 = 15;
 /// The kernel takes no more while this much is unsent, so that control packets overtake data in our outbox instead of
 /// queueing behind it in the socket. Below 64 KiB throughput suffers from the extra wake-ups.
 const NOTSENT_LOWAT: u32 = 128 << 10;
+/// Below this round-trip time the system's congestion control is not left to send at a pace.
+const SHORT_ROUND_TRIP: Duration = Duration::from_millis(1);
 /// Longer than any handshake that leads to a useful link; the operating system would try for two minutes.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 1024;
@@ -140,14 +144,33 @@ fn set_options(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
 }
 
+/// On a short way do without a congestion control that sends at a pace (BBR), if that is what the system has: a timer would
+/// wake the processor for every 64 KiB, for flows that have congestion controls of their own (docs/adr/0016-pacing.md).
+fn do_not_pace(socket: &Socket, local: SocketAddr, remote: SocketAddr) {
+    let is_paced = |name: Vec<u8>| name.starts_with(b"bbr");
+    if socket.tcp_congestion().is_ok_and(is_paced)
+        && round_trip::of(local, remote).is_some_and(|rtt| rtt < SHORT_ROUND_TRIP)
+    {
+        // The first may not be there, or not be allowed. If neither is, things stay as they are.
+        let result = socket
+            .set_tcp_congestion(b"cubic")
+            .or_else(|_| socket.set_tcp_congestion(b"reno"));
+        tracing::debug!(%remote, ?result, "a short way, so not at a pace");
+    }
+}
+
 fn established(
     stream: TcpStream,
     remote: SocketAddr,
     setup_rtt: Option<Duration>,
 ) -> io::Result<Established> {
     let remote = unmapped(remote);
+    let local = stream.local_addr().ok().map(unmapped);
+    if let Some(local) = local {
+        do_not_pace(&SockRef::from(&stream), local, remote);
+    }
     Ok(Established {
-        local: stream.local_addr().ok().map(unmapped),
+        local,
         remote,
         info: link_info(COST, remote, setup_rtt),
         transport: Transport::Tcp(stream),

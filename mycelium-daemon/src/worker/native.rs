@@ -38,8 +38,8 @@ use crate::link::{Established, LinkClosed};
 /// Buffers that one look at a socket fills at most, each with datagrams of one sender.
 const BUFFERS: usize = 4;
 const BUFFER_LEN: usize = 64 << 10;
-/// Bytes of the longest batch that the system takes.
-const MAX_BATCH: usize = 65_000;
+/// Bytes of the longest batch that the system takes, over IPv4.
+const MAX_BATCH: usize = 65_507;
 /// So many control packets of one link wait for the control thread before the link is held: what then comes is not
 /// acknowledged, so it comes again.
 const CONTROL_HIGH: usize = 1024;
@@ -599,24 +599,13 @@ impl Worker {
 
     fn receive_udp(&mut self, reader: &UdpReader) -> Look {
         let mut buffer = std::mem::take(&mut self.udp_buffer);
-        // Away from the ports, which the data plane uses while a packet still belongs to the endpoint.
-        let mut native = self.ports.native.take();
-        let look = match &mut native {
-            Some(native) => self.receive_datagrams_of(native, reader, &mut buffer),
-            None => Look::Drained,
-        };
-        self.ports.native = native;
+        let look = self.receive_datagrams_of(reader, &mut buffer);
         self.udp_buffer = buffer;
         self.finish();
         look
     }
 
-    fn receive_datagrams_of(
-        &mut self,
-        native: &mut Native,
-        reader: &UdpReader,
-        buffer: &mut [u8],
-    ) -> Look {
+    fn receive_datagrams_of(&mut self, reader: &UdpReader, buffer: &mut [u8]) -> Look {
         self.begin();
         let mut meta = [RecvMeta::default(); BUFFERS];
         let mut total = 0;
@@ -634,7 +623,11 @@ impl Worker {
                 let Some(datagrams) = buffer.get_mut(..meta.len) else {
                     continue;
                 };
-                quic |= self.datagrams_of(native, reader, meta, datagrams);
+                quic |= self.datagrams_of(reader, meta, datagrams);
+                if meta.len >= super::LARGE_BATCH {
+                    // The next ones would only hold it up.
+                    self.ports.flush();
+                }
             }
             if total >= BYTES_PER_WAKE {
                 break Look::More;
@@ -647,13 +640,11 @@ impl Worker {
     }
 
     /// Datagrams of one sender, each of which is either protocol's. `true`: some are QUIC's.
-    fn datagrams_of(
-        &mut self,
-        native: &mut Native,
-        reader: &UdpReader,
-        meta: &RecvMeta,
-        datagrams: &mut [u8],
-    ) -> bool {
+    fn datagrams_of(&mut self, reader: &UdpReader, meta: &RecvMeta, datagrams: &mut [u8]) -> bool {
+        // Away from the ports, which the data plane uses while a packet still belongs to the endpoint.
+        let Some(mut native) = self.ports.native.take() else {
+            return false;
+        };
         let stride = meta.stride.max(1);
         let is_ours = |at: usize, all: &[u8]| all.get(at).is_some_and(|&first| is_native(first));
         let mut noted = false;
@@ -666,7 +657,7 @@ impl Worker {
                     noted = true;
                 }
                 let end = (at + stride).min(datagrams.len());
-                self.native_datagram(native, meta.addr, &mut datagrams[at..end]);
+                self.native_datagram(&mut native, meta.addr, &mut datagrams[at..end]);
                 at = end;
                 continue;
             }
@@ -682,6 +673,7 @@ impl Worker {
             reader.inbox().push(meta, quics);
             quic = true;
         }
+        self.ports.native = Some(native);
         quic
     }
 

@@ -521,6 +521,9 @@ impl Worker {
                 }
                 continue;
             }
+            if buffers.packets.is_empty() {
+                buffers.packets = vec![vec![0; super::SEGMENT_LEN]; super::SEGMENTS];
+            }
             let segments = match offload::cut(
                 header,
                 packet,
