@@ -101,7 +101,17 @@ fn mixture(scratch: &Scratch, underlay: Underlay, placement: [Build; 3]) -> anyh
         );
     }
     for index in 0..3 {
-        restart(&mut net, index, &label)?;
+        match restart(&mut net, index, &label) {
+            // Whether two of theirs find each other again is theirs to get right: about one run in five over QUIC does not.
+            Err(error) if placement == [Upstream; 3] => {
+                report(
+                    &format!("interop, not back, {label}"),
+                    format_args!("{error:#}"),
+                );
+                return Ok(());
+            }
+            result => result?,
+        }
     }
     for node in [&mut net.a, &mut net.r, &mut net.b] {
         node.check_alive()?;
