@@ -4,14 +4,13 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use mycelium_api::client::Client;
 use node_integration::desired::{Allow, Attachment, AttachmentSpec, Kind, Name, Network};
 use node_integration::guest::cidata::{self, Content, Interface};
 use node_integration::naming::Mac;
 use node_integration::secret::Seed;
 
 use crate::net::{self, Node, Place, show::Attached};
-use crate::{Error, write_json};
+use crate::{Context, Error, write_json};
 
 /// What the gateway is good for: `400::/7`.
 const OVERLAY: IpAddr = IpAddr::V6(Ipv6Addr::new(0x400, 0, 0, 0, 0, 0, 0, 0));
@@ -151,7 +150,7 @@ pub struct DetachArgs {
 
 pub(crate) fn run(
     args: Args,
-    client: &Client,
+    context: &Context,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
@@ -194,7 +193,7 @@ pub(crate) fn run(
         ..spec
     };
     let host = common.place.host();
-    let mut node = Node::new(client, &host.directory, remarks);
+    let mut node = Node::new(context, &host.directory, remarks);
     let (network, attachment) = host.attach(&common.network, &common.name, &spec, &mut node)?;
     if let Some(disk) = disk {
         disk.write(&network, &attachment)?;
@@ -257,11 +256,11 @@ impl Disk {
 
 pub(crate) fn detach(
     args: &DetachArgs,
-    client: &Client,
+    context: &Context,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
     let host = args.place.host();
-    let mut node = Node::new(client, &host.directory, remarks);
+    let mut node = Node::new(context, &host.directory, remarks);
     host.detach(&args.network, &args.name, &mut node)
         .map_err(net::net)
 }

@@ -174,11 +174,11 @@ fn execute(
         #[cfg(target_os = "linux")]
         Command::Demo(args) => return Ok(demo::run(args)?),
         #[cfg(target_os = "linux")]
-        Command::Net(args) => net::run(args, &context.client(), out, remarks),
+        Command::Net(args) => net::run(args, context, out, remarks),
         #[cfg(target_os = "linux")]
-        Command::Attach(args) => attach::run(args, &context.client(), out, remarks),
+        Command::Attach(args) => attach::run(args, context, out, remarks),
         #[cfg(target_os = "linux")]
-        Command::Detach(args) => attach::detach(&args, &context.client(), remarks),
+        Command::Detach(args) => attach::detach(&args, context, remarks),
         Command::Status(args) => {
             status::run(&args, &context.client(), &context.key_file(), out, remarks)
         }

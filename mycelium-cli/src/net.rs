@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use mycelium_api::client::Client;
 use node_integration::desired::{GuestAddressing, Name, NetworkSpec};
 use node_integration::directory::{self, Directory};
 use node_integration::host::Host;
@@ -21,7 +20,7 @@ use zeroize::Zeroizing;
 pub(crate) use registrar::Node;
 
 use crate::table::Table;
-use crate::{Error, key_file, write_json};
+use crate::{Context, Error, key_file, write_json};
 
 /// Between looks whether something is wanted otherwise.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -239,7 +238,7 @@ pub struct ApplyArgs {
 
 pub(crate) fn run(
     args: Args,
-    client: &Client,
+    context: &Context,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
@@ -250,28 +249,28 @@ pub(crate) fn run(
     match args.action.unwrap_or(list) {
         Action::List(args) => show::list(&args, out),
         Action::Show(args) => show::network(&args, out),
-        Action::Create(args) => create(args, client, out, remarks),
+        Action::Create(args) => create(args, context, out, remarks),
         Action::Delete(args) => {
             let host = args.place.host();
-            let mut node = Node::new(client, &host.directory, remarks);
+            let mut node = Node::new(context, &host.directory, remarks);
             Ok(host.delete_networks(&args.names, &mut node)?)
         }
         Action::Check(args) => check::run(&args, out),
         Action::Plan(args) => {
             let host = args.place.host();
-            apply(&host, client, true, args.json, out, remarks)
+            apply(&host, context, true, args.json, out, remarks)
         }
-        Action::Apply(args) if args.watch => watch(&args.place.host(), client, out, remarks),
+        Action::Apply(args) if args.watch => watch(&args.place.host(), context, out, remarks),
         Action::Apply(args) => {
             let host = args.place.host();
-            apply(&host, client, args.dry_run, args.json, out, remarks)
+            apply(&host, context, args.dry_run, args.json, out, remarks)
         }
     }
 }
 
 fn create(
     args: CreateArgs,
-    client: &Client,
+    context: &Context,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
@@ -323,7 +322,7 @@ fn create(
     if args.masquerade && spec.masquerade.is_none() {
         spec.masquerade = Some(host.free_pair().map_err(net)?);
     }
-    let mut node = Node::new(client, &host.directory, remarks);
+    let mut node = Node::new(context, &host.directory, remarks);
     let network = host.create_network(&args.name, &spec, &mut node)?;
     if args.json {
         return write_json(&show::Summary::of(&network), out);
@@ -402,14 +401,14 @@ impl From<&Report> for Applied {
 
 fn apply(
     host: &Host,
-    client: &Client,
+    context: &Context,
     dry_run: bool,
     json: bool,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
     let reports = {
-        let mut node = Node::new(client, &host.directory, remarks);
+        let mut node = Node::new(context, &host.directory, remarks);
         host.open()?
             .reconcile(&host.directory, &mut node, dry_run)?
     };
@@ -450,7 +449,7 @@ fn write_reports(reports: &[Report], out: &mut dyn Write) -> Result<(), Error> {
 
 fn watch(
     host: &Host,
-    client: &Client,
+    context: &Context,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
@@ -460,7 +459,7 @@ fn watch(
         let now = signature(host.directory.path());
         if seen.as_ref() != Some(&now) || looks >= LOOKS_TO_REPAIR {
             looks = 0;
-            let mut node = Node::new(client, &host.directory, remarks);
+            let mut node = Node::new(context, &host.directory, remarks);
             let reports = host.open()?.reconcile(&host.directory, &mut node, false)?;
             write_reports(&reports, out)?;
             out.flush()?;

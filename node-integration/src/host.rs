@@ -170,7 +170,10 @@ impl Host {
             reconciler.apply(&base, &object::network(network), registrar)?;
         }
         let objects = object::attachment(network, attachment);
-        reconciler.apply(&entry_of(network, attachment), &objects, registrar)?;
+        let steps = reconciler.apply(&entry_of(network, attachment), &objects, registrar)?;
+        if !steps.is_empty() {
+            reconciler.kernel().wait_until_local(&objects)?;
+        }
         Ok(())
     }
 
@@ -190,7 +193,8 @@ impl Host {
         {
             let path = Path::new(named::DIRECTORY).join(&netns);
             Namespace::open(&path).map_err(|error| {
-                let action = format!("open the network namespace {}", path.display());
+                let path = path.display();
+                let action = format!("open the network namespace {path}: {error}");
                 crate::Error::from_io(action, error)
             })?;
         }

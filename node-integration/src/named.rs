@@ -17,11 +17,19 @@ pub const DIRECTORY: &str = "/run/netns";
 /// # Errors
 /// [`Error::Exists`] when the name is taken; [`Error::NotPermitted`] without CAP_SYS_ADMIN.
 pub fn create(name: &str) -> Result<Namespace> {
+    create_and(name, || ()).map(|(namespace, ())| namespace)
+}
+
+/// As [`create`], and run `f` inside.
+pub(crate) fn create_and<T: Send>(
+    name: &str,
+    f: impl FnOnce() -> T + Send,
+) -> Result<(Namespace, T)> {
     let action = format!("create the network namespace {name}");
     let refused = |error: io::Error| Error::from_io(action.clone(), error);
     let path = path(name)?;
     share_directory().map_err(refused)?;
-    let namespace = Namespace::create().map_err(refused)?;
+    let (namespace, outcome) = Namespace::create_and(f).map_err(refused)?;
     File::options()
         .write(true)
         .create_new(true)
@@ -39,7 +47,7 @@ pub fn create(name: &str) -> Result<Namespace> {
         let _ = std::fs::remove_file(&path);
         refused(errno.into())
     })?;
-    Ok(namespace)
+    Ok((namespace, outcome))
 }
 
 /// Open the namespace called `name`.

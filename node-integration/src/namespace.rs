@@ -22,11 +22,16 @@ impl Namespace {
     /// # Errors
     /// `PermissionDenied` without CAP_SYS_ADMIN.
     pub fn create() -> io::Result<Self> {
+        Self::create_and(|| ()).map(|(namespace, ())| namespace)
+    }
+
+    /// As [`Namespace::create`], and run `f` inside, on the same thread.
+    pub(crate) fn create_and<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<(Self, T)> {
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
                 crate::Error::from_io("create a network namespace", errno.into())
             })?;
-            Self::current()
+            Ok((Self::current()?, f()))
         })?
     }
 

@@ -201,8 +201,16 @@ pub struct Peer {
 pub struct Port {
     /// Which bridge, in the same place.
     pub bridge: String,
-    /// Whether it is a workload's: isolated from the others of the kind, learning nothing, flooded with nothing.
+    /// Whether it is a workload's: isolated from the others of the kind, learning nothing.
     pub is_guest: bool,
+    /// Whether it gets what is sent to all, as virtual machines must, which learn their addresses so.
+    #[serde(default = "yes")]
+    pub hears_all: bool,
+}
+
+/// Of notes that say nothing about it.
+fn yes() -> bool {
+    true
 }
 
 /// What a workload may send: only with these addresses, and no router advertisements, redirects or DHCP answers.
@@ -220,6 +228,10 @@ pub struct PortFilter {
     pub ipv4: Option<Ipv4Addr>,
     /// Packets in a second; `None`: any number.
     pub packets_per_second: Option<u32>,
+    /// Whether it may ask for a router. Who is configured by us need not, and would make an address of the answer that it
+    /// may not use.
+    #[serde(default = "yes")]
+    pub asks_for_router: bool,
 }
 
 /// The routed hop of a network: nothing comes in that nobody asked for, except where an [`Ingress`] lets it.

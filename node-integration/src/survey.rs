@@ -49,7 +49,7 @@ impl Survey {
     /// # Errors
     /// When there is no netlink.
     pub fn open() -> io::Result<Self> {
-        let transport = Transport::open(None, NETLINK_ROUTE)?;
+        let transport = Transport::open(NETLINK_ROUTE)?;
         Ok(Self { transport })
     }
 

@@ -9,9 +9,13 @@ use node_integration::directory::Directory;
 use node_integration::object::Object;
 use node_integration::reconcile::Registrar;
 
+use crate::Context;
+
 /// The node of this machine, if it runs.
 pub(crate) struct Node<'a> {
-    client: &'a Client,
+    context: &'a Context,
+    /// `None`: nothing was asked yet. To attach to a network that is there takes no node.
+    client: Option<Client>,
     directory: &'a Directory,
     remarks: &'a mut dyn Write,
     /// By public key; `None`: not asked yet.
@@ -20,22 +24,27 @@ pub(crate) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(crate) fn new(
-        client: &'a Client,
+        context: &'a Context,
         directory: &'a Directory,
         remarks: &'a mut dyn Write,
     ) -> Self {
         Self {
-            client,
+            context,
+            client: None,
             directory,
             remarks,
             identities: None,
         }
     }
 
+    fn client(&mut self) -> &Client {
+        self.client.get_or_insert_with(|| self.context.client())
+    }
+
     /// The identities of the node; `None`: no node answers.
     fn identities(&mut self) -> &mut Option<BTreeMap<String, Identity>> {
         if self.identities.is_none() {
-            let asked = match self.client.identities() {
+            let asked = match self.client().identities() {
                 Ok(identities) => Some(
                     identities
                         .into_iter()
@@ -58,14 +67,13 @@ impl<'a> Node<'a> {
     }
 
     fn delete(&mut self, public_key: &str) -> Result<(), String> {
-        let client = self.client;
         let Some(identities) = self.identities() else {
             return Ok(());
         };
         let Some(identity) = identities.remove(public_key) else {
             return Ok(());
         };
-        match client.remove_identity(identity.id) {
+        match self.client().remove_identity(identity.id) {
             // The node follows the directory by itself, and may have been quicker.
             Ok(()) | Err(client::Error::Unsupported { .. }) => Ok(()),
             Err(client::Error::Refused { status: 404, .. }) => Ok(()),
@@ -108,7 +116,7 @@ impl Registrar for Node<'_> {
             tun_name: Some(tun_name.clone()),
             netns: Some(netns.clone()),
         };
-        match self.client.add_identity(&request) {
+        match self.client().add_identity(&request) {
             Ok(added) => {
                 if let Some(identities) = self.identities() {
                     identities.insert(public_key.clone(), added);

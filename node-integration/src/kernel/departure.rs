@@ -2,19 +2,27 @@
 //!
 //! A request to delete one is answered when nothing in the kernel refers to it any more, after one or two grace periods of
 //! RCU (16 to 24 ms). But within a millisecond both ends of a cable have left their namespaces, nobody finds them, and
-//! their names are free. That is what a caller waits for; a thread of its own waits for the answer.
+//! their names are free. That is what a caller waits for; a thread of its own waits for the answer. (To move them to a
+//! namespace that nobody has, and leave them to the kernel, takes longer: 20 ms each.)
+//!
+//! What a transaction of nf_tables has removed is freed after a grace period too. Who closes a socket of nf_tables waits
+//! for that, and keeps everybody from changing rules meanwhile; so a thread keeps such sockets until nothing is outstanding.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::thread;
+use std::time::Duration;
 
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
+use super::nft::Nftables;
 use super::transport::Transport;
 use super::{is_absence, is_ours, route};
 use crate::Namespace;
 use crate::object::{Link, LinkKind};
 
+/// For so long are sockets kept: longer than grace periods take, and than a series of changes by hand.
+const GRACE: Duration = Duration::from_secs(1);
 /// Bridges that are deleted at a time: each takes a grace period in which nobody on the machine changes an interface.
 const BRIDGES: usize = 8;
 /// Others that are deleted at a time.
@@ -26,9 +34,9 @@ const LINKS: usize = 128;
 /// The kernel's refusal.
 pub(super) fn delete(namespace: Option<&Namespace>, index: u32) -> io::Result<()> {
     let open = || -> io::Result<_> {
-        let mut news = Transport::open(None, NETLINK_ROUTE)?;
+        let mut news = Transport::open(NETLINK_ROUTE)?;
         news.hear_of_links()?;
-        Ok((news, Transport::open(None, NETLINK_ROUTE)?))
+        Ok((news, Transport::open(NETLINK_ROUTE)?))
     };
     let (mut news, mut request) = match namespace {
         None => open()?,
@@ -45,6 +53,20 @@ pub(super) fn delete(namespace: Option<&Namespace>, index: u32) -> io::Result<()
     answer
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// End conversations about rules. A process that ends at once waits for the kernel all the same.
+pub(super) fn hang_up(all: impl IntoIterator<Item = Nftables>) {
+    let mut waiting: Vec<Nftables> = all.into_iter().collect();
+    waiting.retain(Nftables::has_removed);
+    if !waiting.is_empty() {
+        let closing = thread::Builder::new().name("departure".to_owned());
+        // Without a thread they are closed here, and take their time.
+        let _ = closing.spawn(move || {
+            thread::sleep(GRACE);
+            drop(waiting);
+        });
+    }
 }
 
 /// Delete interfaces, many with one request: they share the grace periods, but for those of bridges, and no two compete.

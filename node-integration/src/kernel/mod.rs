@@ -11,6 +11,7 @@ pub(crate) mod transport;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
@@ -27,12 +28,17 @@ use crate::{Error, Namespace, Result, named, sysctl};
 /// Namespaces in conversation at a time. Each has three descriptors, of which a process has a thousand.
 const MOST_SITES: usize = 64;
 
+/// The kernel's workers have an address in use after a fraction of a millisecond, on a busy machine some.
+const SETTLING: Duration = Duration::from_millis(100);
+
 /// Sockets of one namespace.
 struct Site {
     /// `None`: that of the process.
     namespace: Option<Namespace>,
     route: Transport,
-    nftables: Option<Nftables>,
+    nftables: Nftables,
+    /// Numbers of interfaces.
+    indexes: BTreeMap<String, u32>,
     snapshot: Option<observe::Snapshot>,
 }
 
@@ -43,19 +49,40 @@ impl Site {
             Place::Named(name) => Some(Namespace::open(named::path(name)?)?),
             Place::Path(path) => Some(Namespace::open(path)?),
         };
-        Ok(Self {
-            route: Transport::open(namespace.as_ref(), NETLINK_ROUTE)?,
-            namespace,
-            nftables: None,
-            snapshot: None,
-        })
+        let (route, nftables) = match &namespace {
+            None => sockets()?,
+            Some(namespace) => namespace.run(sockets)??,
+        };
+        Ok(Self::new(namespace, route, nftables))
     }
 
-    fn nftables(&mut self) -> io::Result<&mut Nftables> {
-        match &mut self.nftables {
-            Some(open) => Ok(open),
-            none => Ok(none.insert(Nftables::open(self.namespace.as_ref())?)),
+    fn new(namespace: Option<Namespace>, route: Transport, nftables: Nftables) -> Self {
+        Self {
+            namespace,
+            route,
+            nftables,
+            indexes: BTreeMap::new(),
+            snapshot: None,
         }
+    }
+
+    /// The number of an interface that must be there.
+    fn index(&mut self, link: &str) -> io::Result<u32> {
+        if let Some(index) = self.indexes.get(link) {
+            return Ok(*index);
+        }
+        let index = route::require_index(&mut self.route, link)?;
+        self.indexes.insert(link.to_owned(), index);
+        Ok(index)
+    }
+
+    fn optional_index(&mut self, link: Option<&String>) -> io::Result<Option<u32>> {
+        link.map(|link| self.index(link)).transpose()
+    }
+
+    fn forget(&mut self) {
+        self.indexes.clear();
+        self.snapshot = None;
     }
 
     /// Run `f` with this namespace as the thread's.
@@ -67,12 +94,9 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Some(nftables) = self.nftables.take() {
-            nftables.close();
-        }
-    }
+/// The conversations in the namespace of this thread.
+fn sockets() -> io::Result<(Transport, Nftables)> {
+    Ok((Transport::open(NETLINK_ROUTE)?, Nftables::open()?))
 }
 
 /// Open conversations with the kernel. Not for use by several threads at once.
@@ -96,11 +120,21 @@ impl Kernel {
     fn site(&mut self, place: &Place) -> io::Result<&mut Site> {
         if !self.sites.contains_key(place) {
             if self.sites.len() >= MOST_SITES {
-                self.sites.retain(|place, _| *place == Place::Host);
+                let places: Vec<Place> = self.sites.keys().cloned().collect();
+                for place in places.iter().filter(|place| **place != Place::Host) {
+                    self.leave(place);
+                }
             }
             self.sites.insert(place.clone(), Site::open(place)?);
         }
         Ok(self.sites.get_mut(place).expect("it was put there"))
+    }
+
+    /// End the conversation with a namespace.
+    fn leave(&mut self, place: &Place) {
+        if let Some(site) = self.sites.remove(place) {
+            departure::hang_up([site.nftables]);
+        }
     }
 
     /// Carry out a step. Identities are not the kernel's: such steps do nothing.
@@ -114,8 +148,12 @@ impl Kernel {
             Step::Remove(object) => self.remove(object),
         };
         // What was seen is not so any more.
+        let is_of_links = matches!(step.object(), Object::Link(_) | Object::Namespace { .. });
         for site in self.sites.values_mut() {
             site.snapshot = None;
+            if is_of_links || done.is_err() {
+                site.forget();
+            }
         }
         // The kernel's words are what tells one refusal from another.
         done.map_err(|error| Error::from_io(format!("{step}: {error}"), error))
@@ -124,15 +162,20 @@ impl Kernel {
     fn make(&mut self, object: &Object) -> io::Result<()> {
         match object {
             Object::Namespace { name, mark } => {
-                named::create(name)?;
-                let site = self.site(&Place::Named(name.clone()))?;
-                let index = route::require_index(&mut site.route, LOOPBACK)?;
+                let (namespace, opened) = named::create_and(name, sockets)?;
+                let (route, nftables) = opened?;
+                let place = Place::Named(name.clone());
+                self.leave(&place);
+                self.sites
+                    .insert(place.clone(), Site::new(Some(namespace), route, nftables));
+                let site = self.site(&place)?;
+                let index = site.index(LOOPBACK)?;
                 route::set_alias(&mut site.route, index, mark)
             }
             Object::Link(link) => self.make_link(link),
             Object::Up { place, link } => {
                 let site = self.site(place)?;
-                let index = route::require_index(&mut site.route, link)?;
+                let index = site.index(link)?;
                 route::set_up(&mut site.route, index)
             }
             Object::Setting { place, key, value } => {
@@ -146,12 +189,13 @@ impl Kernel {
                 prefix_len,
             } => {
                 let site = self.site(place)?;
-                let index = route::require_index(&mut site.route, link)?;
+                let index = site.index(link)?;
                 route::add_address(&mut site.route, index, *address, *prefix_len)
             }
-            Object::Route { place, .. } => {
+            Object::Route { place, link, .. } => {
                 let site = self.site(place)?;
-                route::add_route(&mut site.route, object)
+                let index = site.optional_index(link.as_ref())?;
+                route::add_route(&mut site.route, object, index)
             }
             Object::Neighbour {
                 place,
@@ -160,7 +204,7 @@ impl Kernel {
                 mac,
             } => {
                 let site = self.site(place)?;
-                let index = route::require_index(&mut site.route, link)?;
+                let index = site.index(link)?;
                 route::add_neighbour(&mut site.route, index, *address, *mac)
             }
             Object::Proxy {
@@ -169,29 +213,25 @@ impl Kernel {
                 address,
             } => {
                 let site = self.site(place)?;
-                let index = route::require_index(&mut site.route, link)?;
+                let index = site.index(link)?;
                 route::add_proxy(&mut site.route, index, *address)
             }
             Object::Station { place, link, mac } => {
                 let site = self.site(place)?;
-                let index = route::require_index(&mut site.route, link)?;
+                let index = site.index(link)?;
                 route::add_station(&mut site.route, index, *mac)
             }
-            Object::PortFilter(filter) => self
-                .site(&filter.place)?
-                .nftables()?
-                .make_port_filter(filter),
+            Object::PortFilter(filter) => {
+                self.site(&filter.place)?.nftables.make_port_filter(filter)
+            }
             Object::NetworkFilter(filter) => self
                 .site(&filter.place)?
-                .nftables()?
+                .nftables
                 .make_network_filter(filter),
-            Object::Ingress(ingress) => {
-                self.site(&ingress.place)?.nftables()?.make_ingress(ingress)
+            Object::Ingress(ingress) => self.site(&ingress.place)?.nftables.make_ingress(ingress),
+            Object::HostMasquerade { source, .. } => {
+                self.site(&Place::Host)?.nftables.make_masquerade(*source)
             }
-            Object::HostMasquerade { source, .. } => self
-                .site(&Place::Host)?
-                .nftables()?
-                .make_masquerade(*source),
             Object::Identity { .. } => Ok(()),
         }
     }
@@ -223,6 +263,7 @@ impl Kernel {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
                 site.within(|| make_persistent(&name, layer, owner))?;
+                route::configure(&mut site.route, link)
             }
             LinkKind::Bridge | LinkKind::Veth(_) => {
                 // Another place's descriptor is needed while this one's socket is used.
@@ -239,10 +280,17 @@ impl Kernel {
                 };
                 let handle = own.as_ref().map(Namespace::raw_fd).or(handle);
                 let site = self.site(&link.place)?;
-                route::create(&mut site.route, link, handle)?;
+                let bridge = site.optional_index(link.port.as_ref().map(|port| &port.bridge))?;
+                route::create(&mut site.route, link, handle, bridge)?;
+                route::describe(&mut site.route, link)?;
+                match &link.kind {
+                    LinkKind::Veth(peer) => {
+                        route::describe_peer(&mut self.site(&peer.place)?.route, peer)
+                    }
+                    _ => Ok(()),
+                }
             }
         }
-        self.configure_link(link)
     }
 
     /// What can be changed of a link that is there.
@@ -260,7 +308,7 @@ impl Kernel {
         match object {
             Object::Link(link) => self.configure_link(link),
             Object::NetworkFilter(filter) => {
-                let nftables = self.site(&filter.place)?.nftables()?;
+                let nftables = &mut self.site(&filter.place)?.nftables;
                 nftables.make_network_filter(filter)
             }
             Object::Ingress(_) | Object::Neighbour { .. } => {
@@ -274,7 +322,7 @@ impl Kernel {
     fn remove(&mut self, object: &Object) -> io::Result<()> {
         let gone = match object {
             Object::Namespace { name, .. } => {
-                self.sites.remove(&Place::Named(name.clone()));
+                self.leave(&Place::Named(name.clone()));
                 named::delete(name).map_err(io::Error::from)
             }
             Object::Link(link) => self.site(&link.place).and_then(|site| {
@@ -295,9 +343,10 @@ impl Kernel {
             } => self.at_link(place, link, |route, index| {
                 route::remove_address(route, index, *address, *prefix_len)
             }),
-            Object::Route { place, .. } => self
-                .site(place)
-                .and_then(|site| route::remove_route(&mut site.route, object)),
+            Object::Route { place, link, .. } => self.site(place).and_then(|site| {
+                let index = site.optional_index(link.as_ref())?;
+                route::remove_route(&mut site.route, object, index)
+            }),
             Object::Neighbour {
                 place,
                 link,
@@ -318,16 +367,16 @@ impl Kernel {
             }),
             Object::PortFilter(filter) => self
                 .site(&filter.place)
-                .and_then(|site| site.nftables()?.remove_port_filter(filter)),
+                .and_then(|site| site.nftables.remove_port_filter(filter)),
             Object::NetworkFilter(filter) => self
                 .site(&filter.place)
-                .and_then(|site| site.nftables()?.remove_network_filter()),
+                .and_then(|site| site.nftables.remove_network_filter()),
             Object::Ingress(ingress) => self
                 .site(&ingress.place)
-                .and_then(|site| site.nftables()?.remove_ingress(ingress)),
+                .and_then(|site| site.nftables.remove_ingress(ingress)),
             Object::HostMasquerade { source, .. } => self
                 .site(&Place::Host)
-                .and_then(|site| site.nftables()?.remove_masquerade(*source)),
+                .and_then(|site| site.nftables.remove_masquerade(*source)),
         };
         gone.or_else(|error| {
             if is_absence(&error) {
@@ -370,10 +419,8 @@ impl Kernel {
         act: impl FnOnce(&mut Transport, u32) -> io::Result<()>,
     ) -> io::Result<()> {
         let site = self.site(place)?;
-        match route::find(&mut site.route, link)? {
-            Some(found) => act(&mut site.route, found.index),
-            None => Ok(()),
-        }
+        let index = site.index(link)?;
+        act(&mut site.route, index)
     }
 
     /// What is there of an object. Identities are not the kernel's: they are said to be the same.
@@ -382,7 +429,7 @@ impl Kernel {
     /// When the kernel cannot be asked.
     pub fn observe(&mut self, object: &Object) -> Result<State> {
         observe::observe(self, object)
-            .map_err(|error| Error::from_io(format!("look for {object}"), error))
+            .map_err(|error| Error::from_io(format!("look for {object}: {error}"), error))
     }
 
     /// The number of an interface; `None`: there is none of this name.
@@ -396,6 +443,29 @@ impl Kernel {
             .map_err(|error| Error::from_io(format!("look for {link}"), error))
     }
 
+    /// Wait until packets to the addresses that were added are taken for them, which the kernel sees to after it has
+    /// answered; longest [`SETTLING`].
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked. That it takes longer is none.
+    pub(crate) fn wait_until_local(&mut self, objects: &[Object]) -> Result<()> {
+        let deadline = Instant::now() + SETTLING;
+        for object in objects {
+            let Object::Address { place, address, .. } = object else {
+                continue;
+            };
+            let settled = self.site(place).and_then(|site| {
+                while !route::is_local(&mut site.route, *address)? && Instant::now() < deadline {
+                    std::thread::sleep(SETTLING / 1000);
+                }
+                Ok(())
+            });
+            settled
+                .map_err(|error| Error::from_io(format!("look for {object}: {error}"), error))?;
+        }
+        Ok(())
+    }
+
     /// What the filters at ports have stopped, by `PORT WHAT`, where WHAT is `mac`, `source`, `router`, `discovery`,
     /// `rate` or `other`.
     ///
@@ -403,7 +473,7 @@ impl Kernel {
     /// When the kernel cannot be asked.
     pub fn port_counters(&mut self) -> Result<BTreeMap<String, Counted>> {
         self.site(&Place::Host)
-            .and_then(|site| site.nftables()?.port_counters())
+            .and_then(|site| site.nftables.port_counters())
             .map_err(|error| Error::from_io("read the counters of ports", error))
     }
 
@@ -415,8 +485,16 @@ impl Kernel {
     pub fn network_counters(&mut self, namespace: &str) -> Result<BTreeMap<String, Counted>> {
         let place = Place::Named(namespace.to_owned());
         self.site(&place)
-            .and_then(|site| site.nftables()?.counters())
+            .and_then(|site| site.nftables.counters())
             .map_err(|error| Error::from_io(format!("read the counters of {place}"), error))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let sites = std::mem::take(&mut self.sites);
+        let nftables = sites.into_values().map(|site| site.nftables);
+        departure::hang_up(nftables);
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn observe(kernel: &mut Kernel, object: &Object) -> io::Result<State>
         Object::Namespace { .. } | Object::Identity { .. } => return Ok(State::Same),
     };
     if !super::exists(place) {
-        kernel.sites.remove(place);
+        kernel.leave(place);
         return Ok(State::Absent);
     }
     if let Object::Link(link) = object {
@@ -155,18 +155,22 @@ pub(super) fn observe(kernel: &mut Kernel, object: &Object) -> io::Result<State>
             let Some(found) = find(site, link)? else {
                 return Ok(State::Absent);
             };
-            route::has_station(&mut site.route, found.index, *mac).map(present)
+            // Its bridge may have been deleted by somebody, and knows nothing then.
+            match found.controller {
+                Some(_) => route::has_station(&mut site.route, found.index, *mac).map(present),
+                None => Ok(State::Absent),
+            }
         }
         Object::PortFilter(filter) => observe_chain(site, &Chain::of_port(filter)),
         Object::NetworkFilter(filter) => observe_chain(site, &Chain::of_network(filter)),
         Object::Ingress(ingress) => observe_chain(site, &Chain::of_ingress(ingress)),
-        Object::HostMasquerade { source, .. } => site.nftables()?.masquerades(*source).map(present),
+        Object::HostMasquerade { source, .. } => site.nftables.masquerades(*source).map(present),
         Object::Namespace { .. } | Object::Link(_) | Object::Identity { .. } => Ok(State::Same),
     }
 }
 
 fn observe_chain(site: &mut Site, chain: &Chain) -> io::Result<State> {
-    Ok(match site.nftables()?.chain(chain)? {
+    Ok(match site.nftables.chain(chain)? {
         None => State::Absent,
         Some(found) if found == chain.digest => State::Same,
         Some(_) => State::Different,
@@ -181,7 +185,7 @@ fn observe_namespace(kernel: &mut Kernel, name: &str, mark: &str) -> io::Result<
     let path = named::path(name)?;
     let place = Place::Named(name.to_owned());
     if !super::exists(&place) {
-        kernel.sites.remove(&place);
+        kernel.leave(&place);
         // The file that a namespace would have been mounted on.
         let is_left_over = std::fs::metadata(path).is_ok_and(|file| file.len() == 0);
         return Ok(if is_left_over {
@@ -204,25 +208,28 @@ fn observe_link(kernel: &mut Kernel, link: &Link) -> io::Result<State> {
     let Some(found) = find(site, &link.name)? else {
         return Ok(State::Absent);
     };
-    match &found.mark {
-        None => return Ok(State::Unmarked),
-        Some(mark) if *mark != link.mark => return Ok(State::Strange),
-        Some(_) => {}
-    }
     let is_kind = match (&link.kind, &found.kind) {
-        (LinkKind::Bridge, Some(InfoKind::Bridge)) => true,
+        (LinkKind::Bridge, Some(InfoKind::Bridge)) | (LinkKind::Veth(_), Some(InfoKind::Veth)) => {
+            true
+        }
         (LinkKind::Tun, Some(InfoKind::Tun)) => found.mac.is_none(),
         (LinkKind::Tap { .. }, Some(InfoKind::Tun)) => found.mac.is_some(),
-        (LinkKind::Veth(peer), Some(InfoKind::Veth)) => {
-            // Both ends go together, so if the name is there, it is the other end.
-            super::exists(&peer.place) && {
-                let site = kernel.site(&peer.place)?;
-                find(site, &peer.name)?.is_some()
-            }
-        }
         _ => false,
     };
-    if !is_kind {
+    match &found.mark {
+        // What we had begun would be of the kind.
+        None if is_kind => return Ok(State::Unmarked),
+        Some(mark) if *mark == link.mark => {}
+        _ => return Ok(State::Strange),
+    }
+    // Both ends of a cable go together, so if the name is there, it is the other end.
+    let is_whole = match &link.kind {
+        LinkKind::Veth(peer) => {
+            super::exists(&peer.place) && find(kernel.site(&peer.place)?, &peer.name)?.is_some()
+        }
+        _ => true,
+    };
+    if !(is_kind && is_whole) {
         return Ok(State::Unfit);
     }
     let site = kernel.site(&link.place)?;
@@ -233,10 +240,9 @@ fn observe_link(kernel: &mut Kernel, link: &Link) -> io::Result<State> {
     let is_right = found.mtu == link.mtu
         && (link.mac.is_none() || link.mac == found.mac)
         && (link.port.is_none() || bridge.is_some() && bridge == found.controller)
-        && link
-            .port
-            .as_ref()
-            .is_none_or(|port| port.is_guest == found.is_isolated);
+        && link.port.as_ref().is_none_or(|port| {
+            (port.is_guest, port.hears_all) == (found.is_isolated, found.hears_all)
+        });
     Ok(if is_right {
         State::Same
     } else {

@@ -37,6 +37,7 @@ pub(super) struct Found {
     pub(super) mtu: u32,
     pub(super) controller: Option<u32>,
     pub(super) is_isolated: bool,
+    pub(super) hears_all: bool,
     pub(super) is_up: bool,
 }
 
@@ -65,6 +66,7 @@ fn found(link: LinkMessage) -> Found {
         mtu: 0,
         controller: None,
         is_isolated: false,
+        hears_all: false,
         is_up: link.header.flags.contains(LinkFlags::Up),
     };
     for attribute in link.attributes {
@@ -79,6 +81,7 @@ fn found(link: LinkMessage) -> Found {
                         LinkInfo::Kind(kind) => found.kind = Some(kind),
                         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                             found.is_isolated = port.contains(&InfoBridgePort::Isolated(true));
+                            found.hears_all = port.contains(&InfoBridgePort::MulticastFlood(true));
                         }
                         _ => {}
                     }
@@ -100,13 +103,18 @@ pub(super) fn require_index(route: &mut Transport, name: &str) -> io::Result<u32
     })
 }
 
-/// Create a bridge or a cable, whose other end is born in the namespace `peer`, or in this one.
-pub(super) fn create(route: &mut Transport, link: &Link, peer: Option<RawFd>) -> io::Result<()> {
+/// Create a bridge or a cable, whose other end is born in the namespace `peer`, or in this one; `bridge`: it is born a port
+/// of this interface.
+pub(super) fn create(
+    route: &mut Transport,
+    link: &Link,
+    peer: Option<RawFd>,
+    bridge: Option<u32>,
+) -> io::Result<()> {
     let mut message = LinkMessage::default();
-    let mut attributes = vec![
-        LinkAttribute::IfName(link.name.clone()),
-        LinkAttribute::Mtu(link.mtu),
-    ];
+    let mut attributes = named(&link.name);
+    attributes.push(LinkAttribute::Mtu(link.mtu));
+    attributes.extend(bridge.map(LinkAttribute::Controller));
     attributes.extend(
         link.mac
             .map(|mac| LinkAttribute::Address(mac.octets().to_vec())),
@@ -121,11 +129,11 @@ pub(super) fn create(route: &mut Transport, link: &Link, peer: Option<RawFd>) ->
             ])),
         ],
         LinkKind::Veth(other) => {
+            attributes.extend(single_queue());
             let mut end = LinkMessage::default();
-            end.attributes = vec![
-                LinkAttribute::IfName(other.name.clone()),
-                LinkAttribute::Mtu(other.mtu),
-            ];
+            end.attributes = named(&other.name);
+            end.attributes.push(LinkAttribute::Mtu(other.mtu));
+            end.attributes.extend(single_queue());
             end.attributes.extend(
                 other
                     .mac
@@ -149,6 +157,15 @@ pub(super) fn create(route: &mut Transport, link: &Link, peer: Option<RawFd>) ->
     )
 }
 
+fn named(name: &str) -> Vec<LinkAttribute> {
+    vec![LinkAttribute::IfName(name.to_owned())]
+}
+
+/// Cables have a queue for each processor and use the first. To give the others up would take two grace periods.
+fn single_queue() -> [LinkAttribute; 2] {
+    [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)]
+}
+
 /// Make everything of a link as described that can be changed while it is there.
 pub(super) fn configure(route: &mut Transport, link: &Link) -> io::Result<()> {
     let found = find(route, &link.name)?.ok_or(io::ErrorKind::NotFound)?;
@@ -158,7 +175,7 @@ pub(super) fn configure(route: &mut Transport, link: &Link) -> io::Result<()> {
     };
     let mut message = LinkMessage::default();
     message.header.index = found.index;
-    let mut attributes = vec![LinkAttribute::IfAlias(link.mark.clone()), no_link_local()];
+    let mut attributes = Vec::new();
     if found.mtu != link.mtu {
         attributes.push(LinkAttribute::Mtu(link.mtu));
     }
@@ -170,32 +187,45 @@ pub(super) fn configure(route: &mut Transport, link: &Link) -> io::Result<()> {
     if controller.is_some() && found.controller != controller {
         attributes.extend(controller.map(LinkAttribute::Controller));
     }
-    message.attributes = attributes;
-    route.request(RouteNetlinkMessage::SetLink(message), 0)?;
-    match &link.port {
-        Some(port) if port.is_guest => isolate(route, found.index),
-        _ => Ok(()),
+    if !attributes.is_empty() {
+        message.attributes = attributes;
+        route.request(RouteNetlinkMessage::SetLink(message), 0)?;
     }
+    describe(route, link)
 }
 
-/// A port that reaches the gateway's port and no other, that the bridge learns nothing from and floods nothing to but
-/// what goes to everybody.
-fn isolate(route: &mut Transport, index: u32) -> io::Result<()> {
+/// Mark a link, and make it the port that it should be: one that reaches the gateway's port and no other, that the bridge
+/// learns nothing from and floods nothing to but, where somebody listens, what goes to everybody.
+pub(super) fn describe(route: &mut Transport, link: &Link) -> io::Result<()> {
     let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = vec![LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![
-            InfoBridgePort::Isolated(true),
-            InfoBridgePort::Learning(false),
-            InfoBridgePort::UnicastFlood(false),
-            InfoBridgePort::Guard(true),
-        ])),
-    ])];
+    message.attributes = named(&link.name);
+    let mark = LinkAttribute::IfAlias(link.mark.clone());
+    message.attributes.extend([mark, no_link_local()]);
+    if let Some(port) = link.port.as_ref().filter(|port| port.is_guest) {
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                InfoBridgePort::Isolated(true),
+                InfoBridgePort::Learning(false),
+                InfoBridgePort::UnicastFlood(false),
+                InfoBridgePort::MulticastFlood(port.hears_all),
+                InfoBridgePort::BroadcastFlood(port.hears_all),
+                InfoBridgePort::Guard(true),
+            ])),
+        ]));
+    }
     route.request(RouteNetlinkMessage::NewLink(message), 0)
 }
 
-/// The same for the other end of a cable.
+/// What a new link at the other end of a cable still lacks.
+pub(super) fn describe_peer(route: &mut Transport, peer: &Peer) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.attributes = named(&peer.name);
+    message.attributes.push(no_link_local());
+    route.request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Make everything of the other end of a cable as described that can be changed while it is there.
 pub(super) fn configure_peer(route: &mut Transport, peer: &Peer) -> io::Result<()> {
     let found = find(route, &peer.name)?.ok_or(io::ErrorKind::NotFound)?;
     let mut message = LinkMessage::default();
@@ -373,6 +403,21 @@ pub(super) fn host_route(route: &mut Transport, address: IpAddr) -> io::Result<O
     }
 }
 
+/// Whether what arrives for this address is taken.
+pub(super) fn is_local(route: &mut Transport, address: IpAddr) -> io::Result<bool> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = host_length(address);
+    message.attributes = vec![RouteAttribute::Destination(address.into())];
+    match route.query(RouteNetlinkMessage::GetRoute(message), 0) {
+        Ok(answers) => Ok(answers.iter().any(|answer| {
+            matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
+        })),
+        Err(error) if errno(&error) == Some(Errno::ENETUNREACH) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The length of a prefix that is one address.
 pub(super) fn host_length(address: IpAddr) -> u8 {
     if address.is_ipv6() { 128 } else { 32 }
@@ -426,22 +471,30 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// Add a route, in place of one with the same destination.
-pub(super) fn add_route(route: &mut Transport, object: &Object) -> io::Result<()> {
-    let message = route_message(route, object)?;
+pub(super) fn add_route(
+    route: &mut Transport,
+    object: &Object,
+    index: Option<u32>,
+) -> io::Result<()> {
+    let message = route_message(object, index)?;
     route.request(
         RouteNetlinkMessage::NewRoute(message),
         NLM_F_CREATE | NLM_F_REPLACE,
     )
 }
 
-pub(super) fn remove_route(route: &mut Transport, object: &Object) -> io::Result<()> {
-    let message = route_message(route, object)?;
+pub(super) fn remove_route(
+    route: &mut Transport,
+    object: &Object,
+    index: Option<u32>,
+) -> io::Result<()> {
+    let message = route_message(object, index)?;
     route.request(RouteNetlinkMessage::DelRoute(message), 0)
 }
 
-fn route_message(route: &mut Transport, object: &Object) -> io::Result<RouteMessage> {
+/// `index`: of its interface, if it has one.
+fn route_message(object: &Object, index: Option<u32>) -> io::Result<RouteMessage> {
     let Object::Route {
-        link,
         destination,
         prefix_len,
         gateway,
@@ -457,10 +510,10 @@ fn route_message(route: &mut Transport, object: &Object) -> io::Result<RouteMess
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = match gateway {
-        None if destination.is_ipv4() && link.is_some() => RouteScope::Link,
+        None if destination.is_ipv4() && index.is_some() => RouteScope::Link,
         _ => RouteScope::Universe,
     };
-    message.header.kind = match link {
+    message.header.kind = match index {
         Some(_) => RouteType::Unicast,
         None => RouteType::Unreachable,
     };
@@ -468,10 +521,7 @@ fn route_message(route: &mut Transport, object: &Object) -> io::Result<RouteMess
         let destination = RouteAttribute::Destination((*destination).into());
         message.attributes.push(destination);
     }
-    if let Some(link) = link {
-        let index = require_index(route, link)?;
-        message.attributes.push(RouteAttribute::Oif(index));
-    }
+    message.attributes.extend(index.map(RouteAttribute::Oif));
     if let Some(gateway) = gateway {
         let gateway = RouteAttribute::Gateway((*gateway).into());
         message.attributes.push(gateway);

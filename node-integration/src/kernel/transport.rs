@@ -10,8 +10,6 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr};
 use socket2::SockRef;
 
-use crate::Namespace;
-
 /// The kernel answers within the call that asks; nobody waits this long unless it never will.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Room for the answers to one request: a dump of a thousand interfaces arrives in pieces, but acknowledgements of a
@@ -45,17 +43,10 @@ pub(crate) struct Reply<'a> {
 }
 
 impl Transport {
-    /// Open one in `namespace`, or in the one of this thread.
-    pub(crate) fn open(namespace: Option<&Namespace>, protocol: isize) -> io::Result<Self> {
-        let open = || {
-            let mut socket = Socket::new(protocol)?;
-            socket.bind_auto()?;
-            Ok::<_, io::Error>(socket)
-        };
-        let socket = match namespace {
-            None => open()?,
-            Some(namespace) => namespace.run(open)??,
-        };
+    /// Open one in the namespace of this thread.
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         let reference = SockRef::from(&socket);

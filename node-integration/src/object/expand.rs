@@ -82,6 +82,7 @@ pub fn network(network: &Network) -> Vec<Object> {
             port: Some(Port {
                 bridge: names.bridge.clone(),
                 is_guest: false,
+                hears_all: true,
             }),
             mark: mark.clone(),
         }),
@@ -227,6 +228,7 @@ pub fn attachment(network: &Network, attachment: &Attachment) -> Vec<Object> {
         port: Some(Port {
             bridge: network.names.bridge.clone(),
             is_guest: true,
+            hears_all: inside.is_none(),
         }),
         mark,
     }));
@@ -239,6 +241,7 @@ pub fn attachment(network: &Network, attachment: &Attachment) -> Vec<Object> {
         sources: sources.clone(),
         ipv4: attachment.ipv4(),
         packets_per_second: spec.packets_per_second,
+        asks_for_router: inside.is_none(),
     }));
     objects.push(Object::Station {
         place: Place::Host,
@@ -341,12 +344,6 @@ fn inner(network: &Network, attachment: &Attachment, place: &Place) -> Vec<Objec
         mtu: None,
     };
     let mut objects = vec![
-        // What is announced to virtual machines would add an address that this workload may not use.
-        Object::Setting {
-            place: place.clone(),
-            key: format!("ipv6/conf/{link}/accept_ra"),
-            value: "0".to_owned(),
-        },
         Object::Up {
             place: place.clone(),
             link: link.clone(),

@@ -24,8 +24,10 @@ pub(super) const MASQUERADED: &str = "masqueraded";
 const DISCOVERY_RATE: u64 = 50;
 const DISCOVERY_BURST: u32 = 100;
 
+const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
 /// Multicast listener reports of both versions, which may come before there is an address.
 const LISTENER_REPORTS: [u8; 3] = [131, 132, 143];
@@ -77,7 +79,6 @@ impl Rules<'_> {
             .text(3, name)
             .long(12, digest);
         self.batch.make(Verb::NewChain, self.family, &chain);
-        self.flush(name);
     }
 
     fn base_chain(
@@ -102,7 +103,6 @@ impl Rules<'_> {
             .text(7, kind)
             .long(12, digest);
         self.batch.make(Verb::NewChain, self.family, &chain);
-        self.flush(name);
     }
 
     /// Take all rules from a chain that is there by now.
@@ -231,7 +231,11 @@ pub(super) fn port(batch: &mut Batch, filter: &PortFilter, is_there: bool) {
         rules.rule(chain, &dropped(rule().icmpv6(kind, kind), "router"));
     }
     rules.rule(chain, &dropped(rule().udp_from(DHCP_SERVER), "router"));
-    let discovery = rule().icmpv6(133, 136);
+    if !filter.asks_for_router {
+        let solicitation = rule().icmpv6(ROUTER_SOLICITATION, ROUTER_SOLICITATION);
+        rules.rule(chain, &solicitation.drop());
+    }
+    let discovery = rule().icmpv6(ROUTER_SOLICITATION, NEIGHBOUR_ADVERTISEMENT);
     rules.rule(
         chain,
         &dropped(
@@ -247,7 +251,7 @@ pub(super) fn port(batch: &mut Batch, filter: &PortFilter, is_there: bool) {
     let nobody = || rule().source6(Ipv6Addr::UNSPECIFIED);
     let probe = nobody().icmpv6(NEIGHBOUR_SOLICITATION, NEIGHBOUR_SOLICITATION);
     rules.rule(chain, &probe.drop());
-    let first_solicitation = nobody().icmpv6(133, 133);
+    let first_solicitation = nobody().icmpv6(ROUTER_SOLICITATION, ROUTER_SOLICITATION);
     rules.rule(chain, &first_solicitation.accept());
     for kind in LISTENER_REPORTS {
         rules.rule(chain, &nobody().icmpv6(kind, kind).accept());
@@ -266,7 +270,7 @@ pub(super) fn remove_port(batch: &mut Batch, filter: &PortFilter) {
 }
 
 /// The routed hop: what was asked for comes back, ICMPv6 errors always do, and else nobody comes in.
-pub(super) fn network(batch: &mut Batch, filter: &NetworkFilter) {
+pub(super) fn network(batch: &mut Batch, filter: &NetworkFilter, is_there: bool) {
     let mut rules = Rules {
         batch,
         family: Family::Inet,
@@ -282,6 +286,13 @@ pub(super) fn network(batch: &mut Batch, filter: &NetworkFilter) {
     rules.set(WORKLOADS, IPV6_ADDRESS, true);
     let place = |hook| (hook, FILTER_PRIORITY, None);
     rules.base_chain(FORWARD, "filter", place(HOOK_FORWARD), DROP, digest);
+    rules.base_chain(INPUT, "filter", place(HOOK_INPUT), DROP, digest);
+    rules.base_chain(OUTPUT, "filter", place(HOOK_OUTPUT), ACCEPT, digest);
+    if is_there {
+        for chain in [FORWARD, INPUT, OUTPUT] {
+            rules.flush(chain);
+        }
+    }
     // Packet Too Big above all, also for connections that are not known here.
     rules.rule(FORWARD, &rule().icmpv6(1, 4).accept());
     let known = rule().state(ESTABLISHED | RELATED);
@@ -296,7 +307,6 @@ pub(super) fn network(batch: &mut Batch, filter: &NetworkFilter) {
     }
     rules.rule(FORWARD, &rule().count("refused").drop());
 
-    rules.base_chain(INPUT, "filter", place(HOOK_INPUT), DROP, digest);
     rules.rule(INPUT, &rule().arriving_at("lo").accept());
     rules.rule(INPUT, &rule().any_icmpv6().accept());
     rules.rule(INPUT, &rule().any_icmp().accept());
@@ -306,19 +316,19 @@ pub(super) fn network(batch: &mut Batch, filter: &NetworkFilter) {
     rules.rule(INPUT, &rule().count("input").drop());
 
     // Two guests of a network reach each other through here and nowhere else, whatever the kernel would tell them.
-    rules.base_chain(OUTPUT, "filter", place(HOOK_OUTPUT), ACCEPT, digest);
     rules.rule(OUTPUT, &rule().icmpv6(REDIRECT, REDIRECT).drop());
 
     if let Some(wan) = &filter.wan {
         let place = (HOOK_POSTROUTING, SOURCE_NAT_PRIORITY, None);
         rules.base_chain(POSTROUTING, "nat", place, ACCEPT, digest);
+        rules.flush(POSTROUTING);
         let out = rule().over_ipv4().leaving_by(wan);
         rules.rule(POSTROUTING, &out.masquerade());
     }
 }
 
 /// A workload's own chain, where the routed hop sends what is for it.
-pub(super) fn ingress(batch: &mut Batch, ingress: &Ingress) {
+pub(super) fn ingress(batch: &mut Batch, ingress: &Ingress, is_there: bool) {
     let mut rules = Rules {
         batch,
         family: Family::Inet,
@@ -328,6 +338,9 @@ pub(super) fn ingress(batch: &mut Batch, ingress: &Ingress) {
     let refused = counter_name(chain, "refused");
     rules.counter(&refused);
     rules.chain(chain, digest(ingress));
+    if is_there {
+        rules.flush(chain);
+    }
     for allow in &ingress.allow {
         let who = match allow.from {
             Some((address, length)) => Expressions::new().source6_prefix(address, length),
@@ -373,6 +386,7 @@ pub(super) fn host_masquerade(batch: &mut Batch, source: Ipv4Addr) {
     rules.set(MASQUERADED, IPV4_ADDRESS, false);
     let place = (HOOK_POSTROUTING, SOURCE_NAT_PRIORITY, None);
     rules.base_chain(POSTROUTING, "nat", place, ACCEPT, 0);
+    rules.flush(POSTROUTING);
     let rule = Expressions::new().source4_in(MASQUERADED);
     rules.rule(POSTROUTING, &rule.masquerade());
     rules.element(Verb::NewElements, MASQUERADED, &source.octets(), None);

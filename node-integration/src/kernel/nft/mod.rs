@@ -9,22 +9,17 @@ pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use wire::{Attributes, Batch, Family, Verb};
 
 use super::transport::{Transport, errno};
-use crate::Namespace;
 use crate::object::{Ingress, NetworkFilter, PortFilter};
 
 /// `NFT_OBJECT_COUNTER`.
 const COUNTER: u32 = 1;
 const TABLE: &str = "mycelium";
-/// Longer than two grace periods, which take 8 to 24 ms.
-const GRACE: Duration = Duration::from_millis(50);
 
 /// Packets and bytes that a rule has met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -42,24 +37,17 @@ pub(crate) struct Nftables {
 }
 
 impl Nftables {
-    pub(crate) fn open(namespace: Option<&Namespace>) -> io::Result<Self> {
+    /// That of this thread.
+    pub(crate) fn open() -> io::Result<Self> {
         Ok(Self {
-            transport: Transport::open(namespace, NETLINK_NETFILTER)?,
+            transport: Transport::open(NETLINK_NETFILTER)?,
             has_removed: false,
         })
     }
 
-    /// Hang up, but not at once: until the kernel has freed what transactions have removed, after a grace period of RCU,
-    /// it keeps whoever closes the socket, and everybody who makes an interface.
-    pub(crate) fn close(self) {
-        if self.has_removed {
-            let closing = thread::Builder::new().name("departure".to_owned());
-            // Without a thread it is closed here, and takes its time.
-            let _ = closing.spawn(move || {
-                thread::sleep(GRACE);
-                drop(self);
-            });
-        }
+    /// Whether the kernel still has to free what a transaction has removed: see [`super::departure::hang_up`].
+    pub(crate) fn has_removed(&self) -> bool {
+        self.has_removed
     }
 
     /// Carry out what `fill` puts into a transaction.
@@ -89,7 +77,8 @@ impl Nftables {
     }
 
     pub(crate) fn make_network_filter(&mut self, filter: &NetworkFilter) -> io::Result<()> {
-        self.transact(|batch| filter::network(batch, filter))
+        let is_there = self.chain(&Chain::of_network(filter))?.is_some();
+        self.transact(|batch| filter::network(batch, filter, is_there))
     }
 
     pub(crate) fn remove_network_filter(&mut self) -> io::Result<()> {
@@ -98,7 +87,8 @@ impl Nftables {
     }
 
     pub(crate) fn make_ingress(&mut self, ingress: &Ingress) -> io::Result<()> {
-        self.transact(|batch| filter::ingress(batch, ingress))
+        let is_there = self.chain(&Chain::of_ingress(ingress))?.is_some();
+        self.transact(|batch| filter::ingress(batch, ingress, is_there))
     }
 
     pub(crate) fn remove_ingress(&mut self, ingress: &Ingress) -> io::Result<()> {
