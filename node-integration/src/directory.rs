@@ -5,8 +5,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::unistd::Uid;
 
 use crate::desired::{
     Attachment, AttachmentSpec, DesiredError, MAX_ATTACHMENTS, Name, Network, NetworkSpec,
@@ -100,6 +105,16 @@ impl Directory {
     pub fn network(&self, name: &Name) -> Result<Network> {
         let path = self.network_path(name);
         let text = read(&path)?.ok_or_else(|| DirectoryError::NoNetwork(name.clone()))?;
+        // Who may replace the files decides what root does.
+        let directory = self.root.join(name.as_str());
+        for path in [self.root.clone(), directory.join(ATTACHMENTS), directory] {
+            match fs::metadata(&path) {
+                Ok(found) => trust(&found, false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            }
+            .map_err(|error| DirectoryError::Io { path, error })?;
+        }
         NetworkSpec::from_json(&text)
             .and_then(|spec| Network::new(name.clone(), spec))
             .map_err(|error| DirectoryError::Desired { path, error })
@@ -401,17 +416,39 @@ pub(crate) fn entries(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Refuse what somebody else than root or this user decides about, and keys that everybody knows.
+fn trust(found: &fs::Metadata, is_secret: bool) -> io::Result<()> {
+    let reason = if found.uid() != 0 && found.uid() != Uid::effective().as_raw() {
+        "it belongs to another user: chown it to root"
+    } else if found.mode() & 0o022 != 0 {
+        "others can write it: chmod go-w"
+    } else if is_secret && found.mode() & 0o004 != 0 {
+        "others can read the key in it: chmod 600"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
 /// The text of a file; `None`: there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     let failed = |error| DirectoryError::Io {
         path: path.to_owned(),
         error,
     };
-    let file = match File::open(path) {
+    // A pipe that nobody writes to would keep whoever opens it.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() {
+        return Err(failed(io::Error::other("it is no file")));
+    }
+    let is_secret = path.file_name().is_some_and(|name| name == NETWORK_FILE);
+    trust(&found, is_secret).map_err(failed)?;
     let mut text = String::new();
     io::Read::read_to_string(&mut io::Read::take(file, LONGEST_FILE), &mut text).map_err(failed)?;
     Ok(Some(text))
