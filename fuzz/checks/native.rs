@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::native::{
-    BodyKind, CloseCode, DATA_HEADROOM, Event, LinkId, NativeConfig, NativeEndpoint, Received,
-    Sealed,
+    BodyKind, CloseCode, DATA_HEADROOM, DataClass, Event, LinkId, NativeConfig, NativeEndpoint,
+    Received, Sealed,
 };
 use mycelium_core::rng::Rng;
 use mycelium_core::session::fragment::{SecondMessage, Unit, split_first};
@@ -74,13 +74,13 @@ impl Peer {
         datagram.extend_from_slice(&session.remote_index.to_be_bytes());
         datagram.extend_from_slice(&(counter as u32).to_be_bytes());
         let mut sealed = plaintext.to_vec();
-        let tag = if matches!(kind, 0x05 | 0x0a) {
+        let tag = if matches!(kind, 0x05 | 0x0a..=0x0c) {
             sealed.resize(sealed.len().max(33), 0);
             let (inner, body) = sealed.split_at_mut(33);
             let mut aad = datagram.clone();
             aad.extend_from_slice(&(body.len() as u16).to_be_bytes());
             aad.extend_from_slice(match kind {
-                0x05 => &body[body.len().saturating_sub(16)..],
+                0x05 | 0x0b => &body[body.len().saturating_sub(16)..],
                 _ => body,
             });
             session.sender.seal(counter, &aad, inner)
@@ -264,7 +264,7 @@ pub(crate) fn check(bytes: &[u8]) {
             5 => {
                 let (plaintext, behind) = behind.split_at(len);
                 rest = behind;
-                let kind = 0x05 + b % 6;
+                let kind = 0x05 + b % 8;
                 if let Some(datagram) = world.peer.seal(usize::from(b >> 4), kind, plaintext) {
                     world.receive(world.peer.address, datagram);
                 }
@@ -298,12 +298,15 @@ pub(crate) fn check(bytes: &[u8]) {
                 buffer[DATA_HEADROOM] = 1;
                 buffer[DATA_HEADROOM + 5..DATA_HEADROOM + 7]
                     .copy_from_slice(&(body as u16).to_be_bytes());
-                let kind = match b & 1 {
-                    0 => BodyKind::Session,
-                    _ => BodyKind::Other,
+                let class = DataClass {
+                    body: match b & 1 {
+                        0 => BodyKind::Session,
+                        _ => BodyKind::Other,
+                    },
+                    sparse: b & 2 != 0,
                 };
                 let whole = buffer.len();
-                match world.endpoint.seal_data(link, kind, &mut buffer, now) {
+                match world.endpoint.seal_data(link, class, &mut buffer, now) {
                     Ok(Sealed::Whole { .. }) => assert_eq!(buffer.len(), whole),
                     Ok(Sealed::Halves { first, second, .. }) => {
                         assert_eq!(first.len() + second.len(), whole + HEADER + SEALED_AT - 1);

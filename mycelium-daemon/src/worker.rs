@@ -18,6 +18,7 @@ use mycelium_core::session::pins::Pin;
 use mycelium_core::session::view::{SessionStats, SessionView};
 use mycelium_core::time::{Duration, Time};
 use quinn::VarInt;
+use quinn::udp::RecvMeta;
 use socket2::SockRef;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tun_rs::AsyncDevice;
@@ -32,15 +33,19 @@ use crate::link::unreachable::NetworkError;
 use crate::link::{Established, LinkClosed, LinkStats, Transport};
 
 mod coalesce;
+mod flows;
 mod host_port;
 mod native;
 mod offload;
 mod ports;
+mod read_ahead;
 mod receive;
 
+use flows::Flows;
 use host_port::HostPort;
 use native::Native;
 use ports::WorkerPorts;
+use read_ahead::ReadAhead;
 use receive::ControlLane;
 
 /// Read buffer for streams, shared by all links: what a read leaves over, less than one packet, is kept by the link.
@@ -175,14 +180,16 @@ pub(crate) struct Worker {
     control: mpsc::Sender<ControlInput>,
     stream_buffer: Vec<u8>,
     segments: Segments,
+    from_hosts: ReadAhead<IdentityId>,
+    /// One for each UDP socket.
+    from_sockets: Vec<ReadAhead<RecvMeta>>,
+    flows: Flows,
     bad_streams: u64,
     bad_host_packets: u64,
     /// A writer finished, or a link is gone.
     drained: Rc<Notify>,
     timer: Rc<Notify>,
     timer_armed: Option<Time>,
-    /// Read buffer for UDP sockets.
-    udp_buffer: Vec<u8>,
     /// For the tasks that it starts.
     me: Weak<RefCell<Self>>,
     /// There was traffic, so there may be memory to give back.
@@ -193,7 +200,6 @@ pub(crate) struct Worker {
 /// Buffers for what is read from a host interface.
 #[derive(Default)]
 struct Segments {
-    raw: Vec<u8>,
     /// Made, 190 KiB, when something is cut that the data plane does not cut itself.
     packets: Vec<Vec<u8>>,
     lengths: Vec<usize>,
@@ -221,16 +227,17 @@ pub(crate) async fn run(dataplane: DataPlane, channels: WorkerChannels) {
         control,
         stream_buffer: vec![0; STREAM_BUFFER],
         segments: Segments {
-            raw: Vec::new(),
             packets: Vec::new(),
             lengths: vec![0; SEGMENTS],
         },
+        from_hosts: ReadAhead::default(),
+        from_sockets: Vec::new(),
+        flows: Flows::new(),
         bad_streams: 0,
         bad_host_packets: 0,
         drained: Rc::default(),
         timer: Rc::default(),
         timer_armed: None,
-        udp_buffer: Vec::new(),
         me: Weak::new(),
         activity: Rc::default(),
         shrink_pending: false,
@@ -518,7 +525,6 @@ fn attach_host(worker: &Shared, identity: IdentityId, host: HostInterface) -> st
     });
     port.task = Some(task.abort_handle());
     let mut worker = worker.borrow_mut();
-    worker.segments.ensure();
     worker.ports.insert_host(port);
     Ok(())
 }
@@ -551,6 +557,10 @@ async fn give_memory_back(worker: Shared) {
         tokio::time::sleep(SHRINK_AFTER).await;
         let mut worker = worker.borrow_mut();
         worker.ports.shrink();
+        worker.from_hosts.shrink();
+        for ahead in &mut worker.from_sockets {
+            ahead.shrink();
+        }
         worker.shrink_pending = false;
     }
 }
@@ -708,15 +718,6 @@ impl Worker {
             quic_dropped: self.ports.native.as_ref().map_or(0, |n| n.quic_dropped()),
             host_refused: self.ports.host_refused(),
             host_unusable: self.bad_host_packets,
-        }
-    }
-}
-
-impl Segments {
-    /// Only a node with an interface needs them.
-    fn ensure(&mut self) {
-        if self.raw.is_empty() {
-            self.raw = vec![0; RAW_LEN];
         }
     }
 }

@@ -303,6 +303,29 @@ impl Node {
         Ok(())
     }
 
+    /// Stop the process as if it had no processor, and wait until every thread of it stands. `SIGCONT` lets it go on.
+    ///
+    /// # Errors
+    /// When it does not stand within a second.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let tasks = format!("/proc/{}/task", self.pid());
+        wait::until("every thread stands", Duration::from_secs(1), || {
+            for task in std::fs::read_dir(&tasks)? {
+                let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+                // The state follows the name, which is in parentheses.
+                if !stat
+                    .rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.starts_with(" T"))
+                {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+    }
+
     /// Start a killed or terminated node again, with the same key and arguments.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.child = spawn(&self.host, &self.options, &self.files)?;

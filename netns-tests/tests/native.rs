@@ -1,5 +1,6 @@
 //! Native links: pairs and relays over `udp://`, peers on streams that move to it and back, and QUIC on the same port.
 
+use std::net::UdpSocket;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use netns_tests::probe::ping::Pinger;
 use netns_tests::probe::{tcp, udp};
 use netns_tests::topology::{Pair, Relayed, Underlay, reachable, sends_over};
 use netns_tests::wait;
+use nix::sys::signal::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
             moves(scratch, underlay)
         }));
     }
+    cases.push(case("sparse_first", sparse_first));
     cases.push(case("both_dial", both_dial));
     cases.push(case("pinned", pinned));
     cases.push(case("blocked", blocked).unless(impair::firewall_missing()));
@@ -88,6 +91,80 @@ fn relay(scratch: &Scratch, underlay: Underlay) -> anyhow::Result<()> {
         &format!("native relay, {underlay}, there and back, Mb/s"),
         format_args!("{:.0} {:.0}", there.megabits(), back.megabits()),
     );
+    Ok(())
+}
+
+/// While a node is off the processor much may come. What a flow that sends little has to say is handled before all that, at a
+/// relay and at the other end; the others keep their order.
+fn sparse_first(scratch: &Scratch) -> anyhow::Result<()> {
+    // What fits into the receiving socket.
+    const COUNT: u32 = 80;
+    // Before it is known that a flow sends much, 8 KiB of it are as good as any.
+    const AT_MOST_BEHIND: usize = 16;
+    let net = Relayed::start(scratch, Underlay::Udp4, [Ours; 3])?;
+    net.connected(PATIENCE)?;
+    let receiver = net
+        .b
+        .host()
+        .inside(|| UdpSocket::bind((net.b.address(), 0)))??;
+    receiver.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let target = receiver.local_addr()?;
+    let sender = || -> anyhow::Result<UdpSocket> {
+        let socket = net
+            .a
+            .host()
+            .inside(|| UdpSocket::bind((net.a.address(), 0)))??;
+        socket.connect(target)?;
+        Ok(socket)
+    };
+    let ways = [
+        (&net.a, "fromHostPackets", &net.r),
+        (&net.r, "forwardedPackets", &net.b),
+    ];
+    for (before_it, counter, stopped) in ways {
+        let (bulk, sparse) = (sender()?, sender()?);
+        let sent = || -> anyhow::Result<u64> {
+            let status = before_it.get("/admin/status")?;
+            let packets = status["traffic"][counter].as_u64();
+            packets.with_context(|| format!("no count in {status}"))
+        };
+        let before = sent()?;
+        stopped.pause()?;
+        for number in 0..COUNT {
+            let mut datagram = [0; 1200];
+            datagram[..4].copy_from_slice(&number.to_be_bytes());
+            bulk.send(&datagram)?;
+        }
+        // More than one, for the host says other things now and then, and those are counted too.
+        for _ in 0..3 {
+            sparse.send(b"sparse")?;
+        }
+        let all = before + u64::from(COUNT) + 3;
+        let handed_over = wait::until("everything is sent", PATIENCE, || {
+            Ok((sent()? >= all).then_some(()))
+        });
+        stopped.signal(Signal::SIGCONT)?;
+        handed_over?;
+        let mut buffer = [0; 2000];
+        let mut numbers = Vec::new();
+        let mut place = None;
+        while numbers.last() != Some(&(COUNT - 1)) {
+            let len = receiver
+                .recv(&mut buffer)
+                .with_context(|| format!("after {} of them: {place:?}", numbers.len()))?;
+            match buffer[..len].first_chunk() {
+                Some(number) if len == 1200 => numbers.push(u32::from_be_bytes(*number)),
+                _ => place = place.or(Some(numbers.len())),
+            }
+        }
+        ensure!(
+            numbers.is_sorted(),
+            "the others in their order: {numbers:?}"
+        );
+        let place = place.context("it comes before the last of the others")?;
+        report("native, others before a sparse flow's packet, of 80", place);
+        ensure!(place <= AT_MOST_BEHIND, "{place} went before");
+    }
     Ok(())
 }
 

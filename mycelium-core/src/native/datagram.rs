@@ -10,6 +10,7 @@
 //!
 //! The 33 bytes lie where the same 33 bytes of a mycelium data frame lie if 18 bytes precede it, so nothing moves.
 
+use super::io::{BodyKind, DataClass};
 use crate::crypto::aead::TAG_LEN;
 use crate::session::transport::{ReceiveError, Receiver, SealError, Sender};
 use crate::wire::data::{BODY_OFFSET, MAX_BODY_LEN};
@@ -29,6 +30,11 @@ pub(super) const HALF_FIRST: u8 = 0x08;
 pub(super) const HALF_SECOND: u8 = 0x09;
 /// Data with any other body.
 pub(super) const DATA_OTHER: u8 = 0x0a;
+
+/// Like [`DATA_SESSION`], of a sparse flow.
+pub(super) const SPARSE_SESSION: u8 = 0x0b;
+/// Like [`DATA_OTHER`], of a sparse flow.
+pub(super) const SPARSE_OTHER: u8 = 0x0c;
 
 /// Bytes of type, index and counter: what every AEAD of a link authenticates.
 pub(super) const HEADER_LEN: usize = 9;
@@ -119,26 +125,24 @@ pub(super) fn holds_data_frame(buffer: &[u8]) -> bool {
 /// Make the data frame behind the headroom of `buffer` a datagram. The caller has checked [`holds_data_frame`].
 pub(super) fn seal_data(
     sender: &mut Sender,
-    session_body: bool,
+    mut class: DataClass,
     buffer: &mut [u8],
 ) -> Result<(), SealError> {
     let body_len = body_len(buffer).ok_or(SealError::Length)?;
     // A body too short to end in a tag is no session body, whatever the caller thinks.
-    let session_body = session_body && usize::from(body_len) >= TAG_LEN;
-    let kind = match session_body {
-        true => DATA_SESSION,
-        false => DATA_OTHER,
-    };
+    if usize::from(body_len) < TAG_LEN {
+        class.body = BodyKind::Other;
+    }
     let counter = sender.take_counter()?;
-    let header = header(sender, kind, counter);
+    let header = header(sender, class.datagram_type(), counter);
     let mut inner = [0; DATA_HEADER_LEN];
     inner.copy_from_slice(&buffer[SEALED_AT..DATA_BODY_AT]);
-    let tag = match session_body {
-        true => {
+    let tag = match class.body {
+        BodyKind::Session => {
             let aad = session_aad(header, body_len, buffer);
             sender.seal(counter, &aad, &mut inner)
         }
-        false => sender.seal(counter, other_aad(header, body_len, buffer), &mut inner),
+        BodyKind::Other => sender.seal(counter, other_aad(header, body_len, buffer), &mut inner),
     };
     buffer[..HEADER_LEN].copy_from_slice(&header);
     buffer[HEADER_LEN..SEALED_AT].copy_from_slice(&tag);
@@ -154,7 +158,7 @@ pub(super) fn open_data(
     datagram: &mut [u8],
 ) -> Result<u64, ReceiveError> {
     let body_len = body_len(datagram).ok_or(ReceiveError::Length)?;
-    let session_body = header.kind == DATA_SESSION;
+    let session_body = matches!(header.kind, DATA_SESSION | SPARSE_SESSION);
     if session_body && usize::from(body_len) < TAG_LEN {
         return Err(ReceiveError::Length);
     }

@@ -14,7 +14,7 @@ use super::dial::Dial;
 use super::event::{DownReason, Event};
 use super::halves::Halves;
 use super::io::{
-    BodyKind, CloseCode, ControlError, DATA_HEADROOM, LinkSnapshot, Received, SealError, Sealed,
+    CloseCode, ControlError, DATA_HEADROOM, DataClass, LinkSnapshot, Received, SealError, Sealed,
 };
 use super::lane;
 use super::link::{Fate, Link, MAX_EVENTS, Opened};
@@ -223,7 +223,7 @@ impl NativeEndpoint {
     pub fn seal_data(
         &mut self,
         link: LinkId,
-        kind: BodyKind,
+        class: DataClass,
         buffer: &mut [u8],
         now: Time,
     ) -> Result<Sealed<'_>, SealError> {
@@ -232,7 +232,7 @@ impl NativeEndpoint {
         let Some(found) = found.filter(|found| found.up_since.is_some()) else {
             return Err(SealError::NoLink);
         };
-        let (to, cut) = found.seal_data(kind, buffer, &mut self.scratch, now)?;
+        let (to, cut) = found.seal_data(class, buffer, &mut self.scratch, now)?;
         let due = found.data_deadline();
         if due < found.scheduled {
             self.timers.reschedule(link, &mut found.scheduled, due);
@@ -266,7 +266,7 @@ impl NativeEndpoint {
                 self.on_who(from, datagram, now);
                 Received::Nothing
             }
-            Some(datagram::DATA_SESSION..=datagram::DATA_OTHER) => {
+            Some(datagram::DATA_SESSION..=datagram::SPARSE_OTHER) => {
                 self.on_sealed(from, datagram, now)
             }
             _ => {
@@ -474,14 +474,14 @@ impl NativeEndpoint {
             self.timers.reschedule(id, &mut link.scheduled, due);
         }
         match opened {
-            Opened::Data(kind) => Received::Data {
+            Opened::Data(class) => Received::Data {
                 link: id,
-                kind,
+                class,
                 frame: &mut bytes[DATA_HEADROOM..],
             },
             Opened::Joined => Received::Data {
                 link: id,
-                kind: BodyKind::Other,
+                class: DataClass::OTHER,
                 frame: link.joined(),
             },
             Opened::Control | Opened::Taken => Received::Nothing,

@@ -22,10 +22,49 @@ pub const fn is_native(first_byte: u8) -> bool {
 /// What protects the body of a data frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
-    /// A session v2 transport body: the link authenticates its tag only (datagram type 0x05).
+    /// A session v2 transport body: the link authenticates its tag only.
     Session,
-    /// Anything else, or not known: the link authenticates all of it (type 0x0A).
+    /// Anything else, or not known: the link authenticates all of it.
     Other,
+}
+
+/// What a native link must know of a data frame besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataClass {
+    /// What protects the body.
+    pub body: BodyKind,
+    /// Of a flow that sends little (RFC 8290 §4.1): goes before other data wherever both wait (datagram types 0x0B, 0x0C).
+    pub sparse: bool,
+}
+
+impl DataClass {
+    /// What nothing better is known of.
+    pub const OTHER: Self = Self {
+        body: BodyKind::Other,
+        sparse: false,
+    };
+
+    /// The first byte of a datagram of this class.
+    pub(super) const fn datagram_type(self) -> u8 {
+        match (self.body, self.sparse) {
+            (BodyKind::Session, false) => datagram::DATA_SESSION,
+            (BodyKind::Other, false) => datagram::DATA_OTHER,
+            (BodyKind::Session, true) => datagram::SPARSE_SESSION,
+            (BodyKind::Other, true) => datagram::SPARSE_OTHER,
+        }
+    }
+
+    /// The class of datagrams that start with this byte, if they are data.
+    pub const fn of_datagram(first_byte: u8) -> Option<Self> {
+        let (body, sparse) = match first_byte {
+            datagram::DATA_SESSION => (BodyKind::Session, false),
+            datagram::DATA_OTHER => (BodyKind::Other, false),
+            datagram::SPARSE_SESSION => (BodyKind::Session, true),
+            datagram::SPARSE_OTHER => (BodyKind::Other, true),
+            _ => return None,
+        };
+        Some(Self { body, sparse })
+    }
 }
 
 /// What a datagram brought. Everything but data becomes events and datagrams to send.
@@ -36,8 +75,8 @@ pub enum Received<'a> {
     Data {
         /// Over which link.
         link: LinkId,
-        /// What protects its body; goes to `seal_data` when it is forwarded.
-        kind: BodyKind,
+        /// Goes to `seal_data` when it is forwarded.
+        class: DataClass,
         /// The frame.
         frame: &'a mut [u8],
     },

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::datagram::{self, CONTROL, DATA_OTHER, DATA_SESSION, Header, SEALED_AT};
+use super::datagram::{self, CONTROL, Header, SEALED_AT};
 use super::echo::Echoes;
 use super::epoch::Epoch;
 use super::event::{DownReason, Event};
 use super::frame::{self, Frame};
 use super::halves::{self, Halves, Joiner};
 use super::initiate::Initiation;
-use super::io::{BodyKind, CloseCode, LinkSnapshot, SealError};
+use super::io::{CloseCode, DataClass, LinkSnapshot, SealError};
 use super::lane::{self, Incoming, Outgoing};
 use super::liveness::{Liveness, Verdict};
 use super::path::{Answer, Path};
@@ -59,7 +59,7 @@ pub(super) enum Opened {
     /// Frames, from [`SEALED_AT`] on.
     Control,
     /// A data frame, in place.
-    Data(BodyKind),
+    Data(DataClass),
     /// The second half of a data frame, which is in [`Link::joined`].
     Joined,
     /// Something that opened, for which nothing is to be done.
@@ -258,15 +258,11 @@ impl Link {
         match header.kind {
             CONTROL => Opened::Control,
             _ if self.up_since.is_none() => Opened::Taken,
-            DATA_SESSION | DATA_OTHER => {
+            kind => {
                 self.liveness.on_data(now);
-                Opened::Data(match header.kind {
-                    DATA_SESSION => BodyKind::Session,
-                    _ => BodyKind::Other,
-                })
-            }
-            _ => {
-                self.liveness.on_data(now);
+                if let Some(class) = DataClass::of_datagram(kind) {
+                    return Opened::Data(class);
+                }
                 match self.joiner.add(header, bytes, now) {
                     true => Opened::Joined,
                     false => Opened::Taken,
@@ -456,7 +452,7 @@ impl Link {
     /// Seal the data frame in `buffer`, or its two halves. Gives where it goes, and whether it was cut.
     pub(super) fn seal_data(
         &mut self,
-        kind: BodyKind,
+        class: DataClass,
         buffer: &mut [u8],
         scratch: &mut Halves,
         now: Time,
@@ -478,7 +474,7 @@ impl Link {
                 .map_err(|_| SealError::KeysExpired)?;
             self.next_half = self.next_half.wrapping_add(1);
         } else {
-            datagram::seal_data(&mut epoch.sender, kind == BodyKind::Session, buffer)
+            datagram::seal_data(&mut epoch.sender, class, buffer)
                 .map_err(|_| SealError::KeysExpired)?;
             self.mtu.on_data(buffer.len());
         }
@@ -835,7 +831,9 @@ pub(super) fn open(
     stats: &mut NativeStats,
 ) -> Option<u64> {
     let opened = match header.kind {
-        DATA_SESSION | DATA_OTHER => datagram::open_data(receiver, header, bytes),
+        kind if DataClass::of_datagram(kind).is_some() => {
+            datagram::open_data(receiver, header, bytes)
+        }
         _ => datagram::open(receiver, header, bytes),
     };
     match opened {

@@ -50,8 +50,8 @@ pub use config::NativeConfig;
 pub use endpoint::NativeEndpoint;
 pub use event::{DownReason, Event, Rtt};
 pub use io::{
-    BodyKind, CloseCode, ControlError, DATA_HEADROOM, LinkSnapshot, Received, SealError, Sealed,
-    is_native,
+    BodyKind, CloseCode, ControlError, DATA_HEADROOM, DataClass, LinkSnapshot, Received, SealError,
+    Sealed, is_native,
 };
 pub use link::MAX_EVENTS;
 pub use link_id::LinkId;

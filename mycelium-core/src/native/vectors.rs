@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::datagram::{self, DATA_BODY_AT, DATA_OTHER, DATA_SESSION, Header, SEALED_AT};
-use super::io::DATA_HEADROOM;
+use super::datagram::{self, DATA_BODY_AT, Header, SEALED_AT};
+use super::io::{DATA_HEADROOM, DataClass};
 use super::who::WhoKey;
 use crate::crypto::aead::Suite;
 use crate::crypto::identity::PublicKey;
@@ -46,14 +46,15 @@ fn datagrams_match() {
             let expected = bytes(&vector["datagram"]);
             sender.set_count(counter);
             let mut ours = vec![0; DATA_HEADROOM];
-            let is_data = kind == DATA_SESSION || kind == DATA_OTHER;
-            if is_data {
+            let class = DataClass::of_datagram(kind);
+            let is_data = class.is_some();
+            if let Some(class) = class {
                 ours.extend_from_slice(&Kind::Data.header());
                 ours.push(0);
                 ours.extend_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
                 ours.extend_from_slice(&plain);
                 ours.extend_from_slice(&body);
-                datagram::seal_data(&mut sender, kind == DATA_SESSION, &mut ours).unwrap();
+                datagram::seal_data(&mut sender, class, &mut ours).unwrap();
             } else {
                 ours.resize(SEALED_AT, 0);
                 ours.extend_from_slice(&plain);

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use mycelium_core::crypto::identity::{PublicKey, SecretKey};
 use mycelium_core::native::{
-    BodyKind, DATA_HEADROOM, DownReason, Event, LinkId, NativeConfig, NativeEndpoint, Received,
-    Sealed,
+    BodyKind, DATA_HEADROOM, DataClass, DownReason, Event, LinkId, NativeConfig, NativeEndpoint,
+    Received, Sealed,
 };
 use mycelium_core::rng::Rng;
 use mycelium_core::time::{Duration, Time};
@@ -22,7 +22,7 @@ pub(crate) struct Station {
     pub(crate) up: BTreeMap<LinkId, PublicKey>,
     pub(crate) downs: Vec<(LinkId, DownReason)>,
     pub(crate) control: Vec<Vec<u8>>,
-    pub(crate) data: Vec<(BodyKind, Vec<u8>)>,
+    pub(crate) data: Vec<(DataClass, Vec<u8>)>,
     pub(crate) events: Vec<Event>,
     pub(crate) sent: usize,
     /// Closed ports answer with an ICMP error.
@@ -160,11 +160,9 @@ impl Lab {
         let mut buffer = data_buffer(number, len);
         let now = self.now;
         let station = &mut self.stations[from];
-        let kind = match number % 2 {
-            0 => BodyKind::Session,
-            _ => BodyKind::Other,
-        };
-        let sealed = station.endpoint.seal_data(link, kind, &mut buffer, now);
+        let sealed = station
+            .endpoint
+            .seal_data(link, class(number), &mut buffer, now);
         let datagrams = match sealed {
             Ok(Sealed::Whole { to }) => vec![(to, buffer)],
             Ok(Sealed::Halves { to, first, second }) => {
@@ -304,11 +302,11 @@ impl Lab {
         }
         let station = &mut self.stations[at];
         match station.endpoint.handle_datagram(now, from, &mut bytes) {
-            Received::Data { link, kind, frame } => {
+            Received::Data { link, class, frame } => {
                 assert!(station.up.contains_key(&link), "data before up");
                 let header = DataHeader::parse(frame).unwrap();
                 assert_eq!(header.packet_len(), frame.len());
-                station.data.push((kind, frame.to_vec()));
+                station.data.push((class, frame.to_vec()));
             }
             Received::Nothing => {}
         }
@@ -412,4 +410,15 @@ pub(crate) fn control_packet(number: u32, len: usize) -> Vec<u8> {
 
 pub(crate) fn control_number(packet: &[u8]) -> u32 {
     u32::from_be_bytes(packet[10..14].try_into().unwrap())
+}
+
+/// The class of the data frame with this number.
+pub(crate) fn class(number: u32) -> DataClass {
+    DataClass {
+        body: match number % 2 {
+            0 => BodyKind::Session,
+            _ => BodyKind::Other,
+        },
+        sparse: number % 3 == 0,
+    }
 }

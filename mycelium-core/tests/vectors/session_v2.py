@@ -440,10 +440,10 @@ def datagrams(seal, key, index):
     frames = b"\x03\x00\x04\x01\x02\x03\x04" + b"\x07\x00\x12" + bytes(10) + b"\xff\xff\xc0\x00\x02\x07\x25\xb3" + bytes(9)
     half = b"\x00\x00\x00\x2a" + long[:100]
     out = []
-    for kind, counter, text, body in ((5, 0, inner, long), (6, 1, frames, b""), (10, 2**32 - 1, inner, short), (8, 2**32 + 5, half, b"")):
+    for kind, counter, text, body in ((5, 0, inner, long), (6, 1, frames, b""), (10, 2**32 - 1, inner, short), (8, 2**32 + 5, half, b""), (11, 2**32 + 6, inner, long), (12, 2**32 + 7, inner, short)):
         head = bytes([kind]) + struct.pack(">2I", index, counter & 0xFFFFFFFF)
         length = struct.pack(">H", len(body))
-        aad = head + {5: length + body[-16:], 10: length + body}.get(kind, b"")
+        aad = head + {5: length + body[-16:], 10: length + body, 11: length + body[-16:], 12: length + body}.get(kind, b"")
         sealed = seal(key, bytes(4) + struct.pack(">Q", counter), aad, text)
         datagram = head + sealed[-16:] + sealed[:-16] + body
         out.append({"type": kind, "counter": counter, "sealed": text.hex(), "body": body.hex(), "datagram": datagram.hex()})

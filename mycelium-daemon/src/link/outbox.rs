@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use mycelium_core::native::BodyKind;
+use mycelium_core::native::DataClass;
 use mycelium_core::time::{Duration, Time};
 
 /// Most bytes that wait in the data lane. Two milliseconds at 4 Gb/s; slower links are bounded by [`DATA_MAX_AGE`].
@@ -46,7 +46,7 @@ pub struct Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// As it was committed.
-    Plain(BodyKind),
+    Plain(DataClass),
     /// Made a datagram, headroom included.
     Sealed,
     /// Not to be sent.
@@ -82,10 +82,10 @@ impl Outbox {
     }
 
     /// Queue the packet written into the last reservation. Without one this does nothing.
-    pub fn commit_data(&mut self, kind: BodyKind, now: Time) {
+    pub fn commit_data(&mut self, class: DataClass, now: Time) {
         let len = std::mem::take(&mut self.reserved);
         if len > 0 {
-            self.data.commit(len, now, Stage::Plain(kind));
+            self.data.commit(len, now, Stage::Plain(class));
         }
     }
 
@@ -100,7 +100,7 @@ impl Outbox {
             .ok_or(ControlOverflow)?;
         space.copy_from_slice(packet);
         self.control
-            .commit(packet.len(), now, Stage::Plain(BodyKind::Other));
+            .commit(packet.len(), now, Stage::Plain(DataClass::OTHER));
         Ok(())
     }
 

@@ -18,13 +18,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::io::PeerId;
 use mycelium_core::native::{
-    CloseCode, DATA_HEADROOM, Event, LinkId, MAX_EVENTS, NativeEndpoint, NativeStats, Received,
-    Sealed, is_native,
+    CloseCode, DATA_HEADROOM, DataClass, Event, LinkId, MAX_EVENTS, NativeEndpoint, NativeStats,
+    Received, Sealed, is_native,
 };
 use mycelium_core::time::{Duration, Time};
 use quinn::udp::{RecvMeta, Transmit};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::read_ahead::ReadAhead;
 use super::receive::{BYTES_PER_WAKE, ControlLane, Look};
 use super::{Shared, Worker};
 use crate::clock;
@@ -35,7 +36,7 @@ use crate::link::udp_socket::{FULL_PAUSE, UdpReader, UdpSender, UdpSocket};
 use crate::link::unreachable::NetworkError;
 use crate::link::{Established, LinkClosed};
 
-/// Buffers that one look at a socket fills at most, each with datagrams of one sender.
+/// Buffers that one call to the system fills at most, each with datagrams of one sender.
 const BUFFERS: usize = 4;
 const BUFFER_LEN: usize = 64 << 10;
 /// Bytes of the longest batch that the system takes, over IPv4.
@@ -54,6 +55,8 @@ const CONTROL_BATCH: usize = 64;
 const MAX_LOCALS: usize = 4096;
 /// How long a socket that refused a batch gets single datagrams.
 const SINGLE_FOR: Duration = Duration::from_secs(10);
+/// First byte of a datagram that was handled before its turn. None of ours starts so, and none of QUIC's: its fixed bit is set.
+const TAKEN: u8 = 0;
 
 /// All native links of the node.
 pub(super) struct Native {
@@ -133,7 +136,8 @@ impl Native {
             };
             let is_v4 = socket.is_ipv4()?;
             let reader = socket.divert()?;
-            tokio::task::spawn_local(read_udp(Rc::clone(worker), reader));
+            let index = worker.borrow_mut().add_read_ahead();
+            tokio::task::spawn_local(read_udp(Rc::clone(worker), reader, index));
             *(if is_v4 {
                 &mut native.v4
             } else {
@@ -142,7 +146,6 @@ impl Native {
         }
         native.sockets = sockets;
         let mut shared = worker.borrow_mut();
-        shared.udp_buffer = vec![0; BUFFERS * BUFFER_LEN];
         shared.ports.native = Some(Box::new(native));
         Ok(())
     }
@@ -431,9 +434,9 @@ impl Native {
                     break;
                 }
                 Stage::Plain(_) if !is_first && len - DATA_HEADROOM > max_frame => break,
-                Stage::Plain(kind) => {
+                Stage::Plain(class) => {
                     let buffer = &mut port.outbox.data_mut()[bytes..bytes + len];
-                    match self.endpoint.seal_data(link, kind, buffer, now) {
+                    match self.endpoint.seal_data(link, class, buffer, now) {
                         Ok(Sealed::Whole { to }) => {
                             transmit.remote = to;
                             port.outbox.set_stage(count, Stage::Sealed);
@@ -597,46 +600,112 @@ impl Worker {
         }
     }
 
-    fn receive_udp(&mut self, reader: &UdpReader) -> Look {
-        let mut buffer = std::mem::take(&mut self.udp_buffer);
-        let look = self.receive_datagrams_of(reader, &mut buffer);
-        self.udp_buffer = buffer;
-        self.finish();
+    fn add_read_ahead(&mut self) -> usize {
+        self.from_sockets.push(ReadAhead::default());
+        self.from_sockets.len() - 1
+    }
+
+    fn receive_udp(&mut self, reader: &UdpReader, index: usize) -> Look {
+        let Some(ahead) = self.from_sockets.get_mut(index) else {
+            return Look::Drained;
+        };
+        let mut ahead = std::mem::take(ahead);
+        let look = self.receive_datagrams_of(reader, &mut ahead);
+        self.from_sockets[index] = ahead;
         look
     }
 
-    fn receive_datagrams_of(&mut self, reader: &UdpReader, buffer: &mut [u8]) -> Look {
+    fn receive_datagrams_of(
+        &mut self,
+        reader: &UdpReader,
+        ahead: &mut ReadAhead<RecvMeta>,
+    ) -> Look {
         self.begin();
-        let mut meta = [RecvMeta::default(); BUFFERS];
+        let is_drained = self.read_datagrams_ahead(reader, ahead);
         let mut total = 0;
         let mut quic = false;
-        let look = loop {
-            let mut chunks = buffer.chunks_exact_mut(BUFFER_LEN);
-            let mut buffers = std::array::from_fn::<_, BUFFERS, _>(|_| {
-                IoSliceMut::new(chunks.next().unwrap_or_default())
-            });
-            let Some(received) = reader.receive(&mut buffers, &mut meta) else {
-                break Look::Drained;
-            };
-            for (buffer, meta) in buffers.iter_mut().zip(&meta).take(received) {
-                total += meta.len;
-                let Some(datagrams) = buffer.get_mut(..meta.len) else {
-                    continue;
-                };
-                quic |= self.datagrams_of(reader, meta, datagrams);
-                if meta.len >= super::LARGE_BATCH {
-                    // The next ones would only hold it up.
-                    self.ports.flush();
-                }
+        while total < BYTES_PER_WAKE
+            && let Some((meta, datagrams)) = ahead.pop()
+        {
+            total += meta.len;
+            quic |= self.datagrams_of(reader, &meta, datagrams);
+            if meta.len >= super::LARGE_BATCH {
+                // The next ones would only hold it up.
+                self.ports.flush();
             }
-            if total >= BYTES_PER_WAKE {
-                break Look::More;
-            }
-        };
+        }
         if quic {
             reader.inbox().wake();
         }
-        look
+        self.finish();
+        match is_drained && ahead.is_empty() {
+            true => Look::Drained,
+            false => Look::More,
+        }
+    }
+
+    /// Put what the socket has behind what was read before, but for data of sparse flows: that goes at once. Whether that
+    /// was all.
+    fn read_datagrams_ahead(
+        &mut self,
+        reader: &UdpReader,
+        ahead: &mut ReadAhead<RecvMeta>,
+    ) -> bool {
+        let mut any_sparse = false;
+        let mut is_drained = false;
+        let mut metas = [RecvMeta::default(); BUFFERS];
+        loop {
+            let count = if ahead.has_room(BUFFERS * BUFFER_LEN) {
+                BUFFERS
+            } else {
+                1
+            };
+            let Some(room) = ahead.room(count * BUFFER_LEN) else {
+                break;
+            };
+            let mut chunks = room.chunks_exact_mut(BUFFER_LEN);
+            let mut buffers = std::array::from_fn::<_, BUFFERS, _>(|_| {
+                IoSliceMut::new(chunks.next().unwrap_or_default())
+            });
+            let Some(received) = reader.receive(&mut buffers[..count], &mut metas[..count]) else {
+                is_drained = true;
+                break;
+            };
+            let received = metas.get(..received).unwrap_or_default();
+            for (buffer, meta) in buffers.iter_mut().zip(received) {
+                let datagrams = buffer.get_mut(..meta.len).unwrap_or_default();
+                any_sparse |= self.take_sparse(meta, datagrams);
+            }
+            for (index, meta) in received.iter().enumerate() {
+                ahead.push(*meta, index * BUFFER_LEN, meta.len.min(BUFFER_LEN));
+            }
+        }
+        if any_sparse {
+            self.ports.flush();
+        }
+        is_drained
+    }
+
+    /// Take the data of sparse flows out of the datagrams of one sender. Whether there was any.
+    fn take_sparse(&mut self, meta: &RecvMeta, datagrams: &mut [u8]) -> bool {
+        let is_sparse = |datagram: &&mut [u8]| {
+            let first = datagram.first().copied();
+            let class = first.and_then(DataClass::of_datagram);
+            class.is_some_and(|class| class.sparse)
+        };
+        let mut any = false;
+        let datagrams = datagrams.chunks_mut(meta.stride.max(1));
+        for datagram in datagrams.filter(is_sparse) {
+            let Some(mut native) = self.ports.native.take() else {
+                return false;
+            };
+            native.note_local(meta.addr, meta.dst_ip);
+            self.native_datagram(&mut native, meta.addr, datagram);
+            self.ports.native = Some(native);
+            datagram[0] = TAKEN;
+            any = true;
+        }
+        any
     }
 
     /// Datagrams of one sender, each of which is either protocol's. `true`: some are QUIC's.
@@ -661,8 +730,12 @@ impl Worker {
                 at = end;
                 continue;
             }
+            if datagrams[at] == TAKEN {
+                at = (at + stride).min(datagrams.len());
+                continue;
+            }
             let start = at;
-            while at < datagrams.len() && !is_ours(at, datagrams) {
+            while at < datagrams.len() && datagrams[at] != TAKEN && !is_ours(at, datagrams) {
                 at = (at + stride).min(datagrams.len());
             }
             let quics = &datagrams[start..at];
@@ -682,7 +755,7 @@ impl Worker {
         let len = datagram.len();
         let (link, peer) = match native.endpoint.handle_datagram(now, from, datagram) {
             Received::Nothing => return,
-            Received::Data { link, kind, frame } => {
+            Received::Data { link, class, frame } => {
                 // Looked up by hand: the packet still belongs to the endpoint.
                 let peer = match (native.last, native.links.get(&link)) {
                     (Some((last, peer)), _) if last == link => peer,
@@ -694,7 +767,7 @@ impl Worker {
                     ) => *peer,
                     _ => return,
                 };
-                self.ports.arrived(kind, frame);
+                self.ports.arrived(class, frame);
                 self.dataplane.from_peer(peer, frame, &mut self.ports);
                 self.ports.arrived_none();
                 (link, peer)
@@ -706,13 +779,16 @@ impl Worker {
 }
 
 /// Read a UDP socket for ever.
-async fn read_udp(worker: Shared, reader: UdpReader) {
+async fn read_udp(worker: Shared, reader: UdpReader, index: usize) {
+    let mut look = Look::Drained;
     loop {
-        if let Err(error) = reader.readable().await {
+        if let Look::Drained = look
+            && let Err(error) = reader.readable().await
+        {
             tracing::error!(%error, "UDP socket lost");
             return;
         }
-        let look = worker.borrow_mut().receive_udp(&reader);
+        look = worker.borrow_mut().receive_udp(&reader, index);
         if let Look::More = look {
             tokio::task::yield_now().await;
         }

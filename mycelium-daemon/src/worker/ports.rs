@@ -3,7 +3,7 @@
 use mycelium_core::addr::Subnet;
 use mycelium_core::dataplane::{Ports, Segmentation};
 use mycelium_core::io::{IdentityId, PeerId};
-use mycelium_core::native::{BodyKind, CloseCode};
+use mycelium_core::native::{BodyKind, CloseCode, DataClass};
 use mycelium_core::time::Time;
 use tokio::sync::mpsc;
 
@@ -34,6 +34,8 @@ pub(crate) struct WorkerPorts {
     pub(super) native: Option<Box<Native>>,
     /// The addresses of the packet that is being forwarded, if its body is known to be a session's.
     session: Option<[u8; ADDRESSES.end - ADDRESSES.start]>,
+    /// What is sent now is of a sparse flow.
+    pub(super) sparse: bool,
     control: mpsc::Sender<ControlInput>,
     hints: mpsc::Sender<Hint>,
 }
@@ -50,6 +52,7 @@ impl WorkerPorts {
             now: Time::ZERO,
             native: None,
             session: None,
+            sparse: false,
             control,
             hints,
         }
@@ -209,9 +212,10 @@ impl WorkerPorts {
         }
     }
 
-    /// From here on a packet of a native link is forwarded: what protects its body.
-    pub(super) fn arrived(&mut self, kind: BodyKind, frame: &[u8]) {
-        self.session = match kind {
+    /// From here on a packet of a native link is forwarded.
+    pub(super) fn arrived(&mut self, class: DataClass, frame: &[u8]) {
+        self.sparse = class.sparse;
+        self.session = match class.body {
             BodyKind::Session => frame.get(ADDRESSES).and_then(|bytes| bytes.try_into().ok()),
             BodyKind::Other => None,
         };
@@ -220,6 +224,7 @@ impl WorkerPorts {
     /// To here.
     pub(super) fn arrived_none(&mut self) {
         self.session = None;
+        self.sparse = false;
     }
 
     /// Write out what the batch left in outboxes and interfaces.
@@ -261,10 +266,14 @@ impl WorkerPorts {
         self.to_hosts.shrink();
     }
 
-    fn commit(&mut self, peer: PeerId, kind: BodyKind) {
+    fn commit(&mut self, peer: PeerId, body: BodyKind) {
         let now = self.now;
+        let class = DataClass {
+            body,
+            sparse: self.sparse,
+        };
         if let Some(link) = self.link(peer) {
-            link.outbox.commit_data(kind, now);
+            link.outbox.commit_data(class, now);
             link.stats.tx_packets.add(1);
             if !link.touched {
                 link.touched = true;

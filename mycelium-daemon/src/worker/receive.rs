@@ -22,6 +22,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tun_rs::AsyncDevice;
 
 use super::offload::{self, Offloaded};
+use super::read_ahead::ReadAhead;
 use super::{Shared, Worker};
 use crate::clock;
 use crate::control::ControlInput;
@@ -460,12 +461,43 @@ impl Worker {
     }
 
     fn receive_host(&mut self, identity: IdentityId, device: &AsyncDevice) -> Look {
-        let mut buffers = std::mem::take(&mut self.segments);
+        let mut queue = std::mem::take(&mut self.from_hosts);
+        self.begin();
+        let look = self.read_ahead(identity, device, &mut queue);
         let mut total = 0;
-        let mut begun = false;
+        while total < BYTES_PER_WAKE
+            && let Some((identity, raw)) = queue.pop()
+        {
+            total += raw.len();
+            self.host_packet(identity, raw);
+            if raw.len() >= super::LARGE_BATCH {
+                // The next one would only wait behind this.
+                self.ports.flush();
+            }
+        }
+        self.finish();
+        let is_empty = queue.is_empty();
+        self.from_hosts = queue;
+        match look {
+            Look::Drained if !is_empty => Look::More,
+            look => look,
+        }
+    }
+
+    /// Put what the interface has behind what was read before, but for packets of sparse flows: those go at once.
+    fn read_ahead(
+        &mut self,
+        identity: IdentityId,
+        device: &AsyncDevice,
+        queue: &mut ReadAhead<IdentityId>,
+    ) -> Look {
+        let mut any_sparse = false;
         let mut look = Look::More;
         for _ in 0..READS_PER_WAKE {
-            let len = match device.try_recv(&mut buffers.raw) {
+            let Some(room) = queue.room(super::RAW_LEN) else {
+                break;
+            };
+            let len = match device.try_recv(room) {
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     look = Look::Drained;
@@ -476,97 +508,73 @@ impl Worker {
                     break;
                 }
             };
-            if !begun {
-                self.begin();
-                begun = true;
+            let raw = room.get_mut(..len).unwrap_or_default();
+            let packet = raw.get(tun_rs::VIRTIO_NET_HDR_LEN..).unwrap_or_default();
+            if self.flows.is_sparse(packet, self.ports.now) {
+                any_sparse = true;
+                self.ports.sparse = true;
+                self.host_packet(identity, raw);
+                self.ports.sparse = false;
+            } else {
+                queue.push(identity, 0, len);
             }
-            let raw = buffers.raw.get_mut(..len).unwrap_or_default();
-            let (header, packet) = match offload::read(raw) {
-                Some(Offloaded::Packet(packet)) => {
-                    // Also one that is too long, whoever raised the interface's MTU: the data plane tells the sender what fits.
-                    total += packet.len();
-                    self.dataplane.from_host(identity, packet, &mut self.ports);
-                    continue;
+        }
+        if any_sparse {
+            self.ports.flush();
+        }
+        look
+    }
+
+    /// Run what an interface gave.
+    fn host_packet(&mut self, identity: IdentityId, raw: &mut [u8]) {
+        let (header, packet) = match offload::read(raw) {
+            Some(Offloaded::Packet(packet)) => {
+                // Also one that is too long, whoever raised the interface's MTU: the data plane tells the sender what fits.
+                return self.dataplane.from_host(identity, packet, &mut self.ports);
+            }
+            Some(Offloaded::Partial(header, segment, packet)) => {
+                if self
+                    .dataplane
+                    .from_host_partial(identity, packet, segment, &mut self.ports)
+                {
+                    return;
                 }
-                Some(Offloaded::Partial(header, segment, packet)) => {
-                    if self
-                        .dataplane
-                        .from_host_partial(identity, packet, segment, &mut self.ports)
-                    {
-                        total += packet.len();
-                        if packet.len() >= super::LARGE_BATCH {
-                            // The next one would only wait behind this.
-                            self.ports.flush();
-                        }
-                        if total >= BYTES_PER_WAKE {
-                            break;
-                        }
-                        continue;
-                    }
-                    (header, packet)
+                (header, packet)
+            }
+            Some(Offloaded::Special(header, packet)) => (header, packet),
+            None => {
+                self.bad_host_packets += 1;
+                return;
+            }
+        };
+        if !offload::is_segmented(&header) {
+            match offload::complete(&header, packet) {
+                Ok(()) => self.dataplane.from_host(identity, packet, &mut self.ports),
+                Err(_) => self.bad_host_packets += 1,
+            }
+            return;
+        }
+        let mut segments = std::mem::take(&mut self.segments);
+        if segments.packets.is_empty() {
+            segments.packets = vec![vec![0; super::SEGMENT_LEN]; super::SEGMENTS];
+        }
+        match offload::cut(header, packet, &mut segments.packets, &mut segments.lengths) {
+            Ok(count) => {
+                let packets = segments.packets.iter_mut().zip(&segments.lengths);
+                for (packet, &len) in packets.take(count) {
+                    self.dataplane
+                        .from_host(identity, &mut packet[..len], &mut self.ports);
                 }
-                Some(Offloaded::Special(header, packet)) => (header, packet),
+            }
+            Err(error) => match too_long(raw) {
+                Some(packet) => self.dataplane.from_host(identity, packet, &mut self.ports),
                 None => {
                     self.bad_host_packets += 1;
-                    continue;
+                    tracing::debug!(identity = identity.0, %error, "unusable packet from the interface");
                 }
-            };
-            if !offload::is_segmented(&header) {
-                match offload::complete(&header, packet) {
-                    Ok(()) => {
-                        total += packet.len();
-                        self.dataplane.from_host(identity, packet, &mut self.ports);
-                    }
-                    Err(_) => self.bad_host_packets += 1,
-                }
-                continue;
-            }
-            if buffers.packets.is_empty() {
-                buffers.packets = vec![vec![0; super::SEGMENT_LEN]; super::SEGMENTS];
-            }
-            let segments = match offload::cut(
-                header,
-                packet,
-                &mut buffers.packets,
-                &mut buffers.lengths,
-            ) {
-                Ok(segments) => segments,
-                Err(error) => {
-                    match too_long(&mut buffers.raw) {
-                        Some(packet) => {
-                            self.dataplane.from_host(identity, packet, &mut self.ports);
-                        }
-                        None => {
-                            self.bad_host_packets += 1;
-                            tracing::debug!(identity = identity.0, %error, "unusable packet from the interface");
-                        }
-                    }
-                    continue;
-                }
-            };
-            for (packet, &len) in buffers
-                .packets
-                .iter_mut()
-                .zip(&buffers.lengths)
-                .take(segments)
-            {
-                self.dataplane
-                    .from_host(identity, &mut packet[..len], &mut self.ports);
-                total += len;
-            }
-            if len >= super::LARGE_BATCH {
-                // The next one would only wait behind this.
-                self.ports.flush();
-            }
-            if total >= BYTES_PER_WAKE {
-                break;
-            }
+            },
         }
-        if begun {
-            self.finish();
-        }
-        self.segments = buffers;
-        look
+        self.segments = segments;
     }
 }
 

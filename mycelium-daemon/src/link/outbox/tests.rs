@@ -7,7 +7,7 @@ fn queue_data(outbox: &mut Outbox, fill: u8, len: usize, now: Time) -> bool {
         return false;
     };
     space.fill(fill);
-    outbox.commit_data(BodyKind::Other, now);
+    outbox.commit_data(DataClass::OTHER, now);
     true
 }
 
@@ -45,7 +45,7 @@ fn an_uncommitted_reservation_leaves_nothing() {
     let mut outbox = Outbox::default();
     outbox.reserve_data(10).unwrap().fill(b'x');
     queue_data(&mut outbox, b'd', 2, START);
-    outbox.commit_data(BodyKind::Other, START);
+    outbox.commit_data(DataClass::OTHER, START);
     assert_eq!(take(&mut outbox, 100), b"dd");
 }
 
@@ -167,7 +167,7 @@ fn any_interleaving_of_writes_keeps_packets_whole_and_lanes_in_order() {
                 1 => {
                     let space = outbox.reserve_data(4).unwrap();
                     space.copy_from_slice(&[b'd', datas, 0, 0]);
-                    outbox.commit_data(BodyKind::Other, START);
+                    outbox.commit_data(DataClass::OTHER, START);
                     datas += 1;
                 }
                 _ => stream.extend(take(&mut outbox, random(13))),
