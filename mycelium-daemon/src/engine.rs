@@ -60,6 +60,8 @@ const INPUTS: usize = 1024;
 const HINTS: usize = 256;
 const TURNS: usize = 64;
 const COMMANDS: usize = 1024;
+/// By how much the thread of the data plane goes before the rest of the process (ADR 0017).
+const WORKER_NICE: i32 = -10;
 /// Inbound native links, and ports told, that wait for the manager of peers. Links beyond are closed, ports told again.
 const NEWS: usize = 256;
 /// Leaving takes no longer than this, whatever the peers do.
@@ -194,6 +196,10 @@ impl Engine {
             Ok((runtime()?, control::run(node, control_channels)))
         })?;
         let worker = spawn("worker", move || {
+            // Of this thread only. What is ready to be sent waits for the processor otherwise, while a program makes more.
+            if let Err(error) = rustix::process::nice(WORKER_NICE) {
+                tracing::debug!(%error, "the worker keeps the priority of the process");
+            }
             Ok((runtime()?, worker::run(dataplane, worker_channels)))
         })?;
         let handle = EngineHandle(Arc::new(Shared {
