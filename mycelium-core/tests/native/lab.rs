@@ -419,6 +419,6 @@ pub(crate) fn class(number: u32) -> DataClass {
             0 => BodyKind::Session,
             _ => BodyKind::Other,
         },
-        sparse: number % 3 == 0,
+        sparse: number.is_multiple_of(3),
     }
 }

@@ -77,9 +77,7 @@ fn hash(packet: &[u8]) -> usize {
     for &byte in ports.unwrap_or_default() {
         hash = mix(hash ^ u64::from(byte));
     }
-    #[expect(clippy::cast_possible_truncation, reason = "some bits of a hash")]
-    let hash = (hash >> 32) as usize;
-    hash
+    (hash >> 32) as usize
 }
 
 fn mix(bits: u64) -> u64 {
