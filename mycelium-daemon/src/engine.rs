@@ -61,7 +61,7 @@ const HINTS: usize = 256;
 const TURNS: usize = 64;
 const COMMANDS: usize = 1024;
 /// By how much the thread of the data plane goes before the rest of the process (ADR 0017).
-const WORKER_NICE: i32 = -10;
+const WORKER_NICE: i32 = -3;
 /// Inbound native links, and ports told, that wait for the manager of peers. Links beyond are closed, ports told again.
 const NEWS: usize = 256;
 /// Leaving takes no longer than this, whatever the peers do.
