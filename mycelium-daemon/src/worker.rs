@@ -557,10 +557,6 @@ async fn give_memory_back(worker: Shared) {
         tokio::time::sleep(SHRINK_AFTER).await;
         let mut worker = worker.borrow_mut();
         worker.ports.shrink();
-        worker.from_hosts.shrink();
-        for ahead in &mut worker.from_sockets {
-            ahead.shrink();
-        }
         worker.shrink_pending = false;
     }
 }

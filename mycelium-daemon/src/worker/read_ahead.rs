@@ -15,7 +15,8 @@ const MOVED: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(super) struct ReadAhead<T> {
-    /// Made when something is read.
+    /// Made when something is read, and kept: fresh from the system it is resident only as far as it was used, and the
+    /// allocator gives it so but once.
     memory: Vec<u8>,
     entries: VecDeque<Entry<T>>,
     /// Where the latest room began, and what is still free of it.
@@ -44,13 +45,6 @@ impl<T> Default for ReadAhead<T> {
 impl<T> ReadAhead<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    /// Give memory back. Call when nothing has come for a while.
-    pub(super) fn shrink(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
-        }
     }
 
     /// Whether there is room for `len` bytes; if not, first what waits.
@@ -147,7 +141,6 @@ mod tests {
         }
         while ring.pop().is_some() {}
         assert!(ring.is_empty());
-        ring.shrink();
         assert!(ring.has_room(CAPACITY));
     }
 
