@@ -449,7 +449,7 @@ impl DataPlane {
             Waiting::Transit => &mut self.pending_transit,
             Waiting::Inbound => &mut self.pending_inbound,
         };
-        let outcome = pending.park(subnet, arrival, packet, self.now);
+        let outcome = pending.park(subnet, arrival, ports.is_sparse(), packet, self.now);
         self.stats.drop_parked_full += outcome.dropped_full;
         self.stats.drop_parked_subnet_full += outcome.dropped_subnet_full;
         self.stats.parked += u64::from(outcome.parked);
@@ -482,13 +482,16 @@ impl DataPlane {
     }
 
     fn release_queue(&mut self, packets: VecDeque<Parked>, ports: &mut impl Ports) {
+        let before = ports.is_sparse();
         for mut parked in packets {
             self.stats.released += 1;
+            ports.set_sparse(parked.goes_first(self.now));
             match parked.arrival {
                 Arrival::Host(identity) => self.outbound(identity, &mut parked.packet, ports),
                 Arrival::Peer(peer) => self.route(peer, &mut parked.packet, ports),
             }
         }
+        ports.set_sparse(before);
     }
 
     fn fail_host(&mut self, subnet: Subnet, ports: &mut impl Ports) {

@@ -148,7 +148,7 @@ impl DataPlane {
                 }
                 Way::Wait => {
                     entry.mark_used();
-                    self.park_for_session(identity, subnet, packet);
+                    self.park_for_session(identity, ports.is_sparse(), subnet, packet);
                     return;
                 }
                 Way::Full => {

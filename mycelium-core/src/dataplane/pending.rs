@@ -20,6 +20,10 @@ use crate::time::{Duration, Time};
 /// Bookkeeping per packet that the byte limits also count: a queue entry and an allocation's header.
 const PACKET_OVERHEAD: usize = 64;
 
+/// Longer than queues hold packets (30 ms), and less than half of the pause after which a flow counts as sparse again (200 ms),
+/// since a packet may wait twice.
+const LONG_WAIT: Duration = Duration::from_millis(50);
+
 /// Bounds of one table of waiting packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingLimits {
@@ -61,10 +65,20 @@ impl Arrival {
 #[derive(Debug)]
 pub(super) struct Parked {
     pub(super) arrival: Arrival,
+    /// Of a sparse flow, when it arrived.
+    sparse: bool,
+    since: Time,
     pub(super) packet: Box<[u8]>,
 }
 
 impl Parked {
+    /// Whether it goes on marked as of a sparse flow, so that no later packet of its flow overtakes it, nor it an earlier one:
+    /// earlier ones have left every queue after [`LONG_WAIT`]; later ones are marked although it was not only after a longer
+    /// pause.
+    pub(super) fn goes_first(&self, now: Time) -> bool {
+        self.sparse || now.since(self.since) >= LONG_WAIT
+    }
+
     fn cost(&self) -> usize {
         self.packet.len() + PACKET_OVERHEAD
     }
@@ -164,11 +178,12 @@ impl Pending {
         }
     }
 
-    /// Keep a copy of `packet` until there is a route to `subnet`.
+    /// Keep a copy of `packet`, which is of a sparse flow or not, until there is a route to `subnet`.
     pub(super) fn park(
         &mut self,
         subnet: Subnet,
         arrival: Arrival,
+        sparse: bool,
         packet: &[u8],
         now: Time,
     ) -> ParkOutcome {
@@ -208,6 +223,8 @@ impl Pending {
         if let Some(queue) = self.queues.get_mut(&subnet) {
             let parked = Parked {
                 arrival,
+                sparse,
+                since: now,
                 packet: packet.into(),
             };
             self.account.add(&parked);

@@ -38,6 +38,16 @@ pub trait Ports {
         let _ = (identity, segmentation);
     }
 
+    /// Whether the packet that is being handled is of a sparse flow ([`DataClass`](crate::native::DataClass)).
+    fn is_sparse(&self) -> bool {
+        false
+    }
+
+    /// What is handled from here on is, or is not.
+    fn set_sparse(&mut self, sparse: bool) {
+        let _ = sparse;
+    }
+
     /// Space for one IPv6 packet towards the host interface of an identity; `None`: no TUN or full.
     fn host_slot(&mut self, identity: IdentityId, len: usize) -> Option<&mut [u8]>;
 

@@ -321,10 +321,17 @@ impl DataPlane {
 
     /// Keep a host's packet until there is a session.
     #[cold]
-    pub(super) fn park_for_session(&mut self, identity: IdentityId, subnet: Subnet, packet: &[u8]) {
+    pub(super) fn park_for_session(
+        &mut self,
+        identity: IdentityId,
+        sparse: bool,
+        subnet: Subnet,
+        packet: &[u8],
+    ) {
+        let arrival = Arrival::Host(identity);
         let outcome = self
             .pending_session
-            .park(subnet, Arrival::Host(identity), packet, self.now);
+            .park(subnet, arrival, sparse, packet, self.now);
         // There is a route.
         self.pending_session.mark_asked(subnet);
         self.stats.drop_parked_full += outcome.dropped_full;

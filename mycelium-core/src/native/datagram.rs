@@ -35,6 +35,10 @@ pub(super) const DATA_OTHER: u8 = 0x0a;
 pub(super) const SPARSE_SESSION: u8 = 0x0b;
 /// Like [`DATA_OTHER`], of a sparse flow.
 pub(super) const SPARSE_OTHER: u8 = 0x0c;
+/// Like [`HALF_FIRST`], of a sparse flow.
+pub(super) const SPARSE_FIRST: u8 = 0x0d;
+/// Like [`HALF_SECOND`], of a sparse flow.
+pub(super) const SPARSE_SECOND: u8 = 0x0e;
 
 /// Bytes of type, index and counter: what every AEAD of a link authenticates.
 pub(super) const HEADER_LEN: usize = 9;

@@ -266,7 +266,7 @@ impl NativeEndpoint {
                 self.on_who(from, datagram, now);
                 Received::Nothing
             }
-            Some(datagram::DATA_SESSION..=datagram::SPARSE_OTHER) => {
+            Some(datagram::DATA_SESSION..=datagram::SPARSE_SECOND) => {
                 self.on_sealed(from, datagram, now)
             }
             _ => {
@@ -479,9 +479,9 @@ impl NativeEndpoint {
                 class,
                 frame: &mut bytes[DATA_HEADROOM..],
             },
-            Opened::Joined => Received::Data {
+            Opened::Joined(class) => Received::Data {
                 link: id,
-                class: DataClass::OTHER,
+                class,
                 frame: link.joined(),
             },
             Opened::Control | Opened::Taken => Received::Nothing,

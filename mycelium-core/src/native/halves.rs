@@ -3,8 +3,9 @@
 //! What is cut is the sealed 33 bytes and the body together; each half is sealed whole, after the frame's number.
 
 use super::datagram::{
-    self, DATA_BODY_AT, DATA_HEADER_LEN, HALF_FIRST, HALF_OVERHEAD, HALF_SECOND, Header, SEALED_AT,
+    self, DATA_BODY_AT, DATA_HEADER_LEN, HALF_FIRST, HALF_OVERHEAD, Header, SEALED_AT, SPARSE_FIRST,
 };
+use super::io::{BodyKind, DataClass, is_sparse};
 use crate::session::transport::{SealError, Sender};
 use crate::time::{Duration, Time};
 
@@ -31,18 +32,20 @@ pub(super) fn fits(buffer: &[u8], size: usize) -> bool {
 }
 
 impl Halves {
-    /// Seal the data frame behind the headroom of `buffer` as frame number `id`.
+    /// Seal the data frame of `class` behind the headroom of `buffer` as frame number `id`.
     pub(super) fn seal(
         &mut self,
         sender: &mut Sender,
+        class: DataClass,
         id: u32,
         buffer: &[u8],
     ) -> Result<(), SealError> {
         let whole = buffer.get(SEALED_AT..).ok_or(SealError::Length)?;
         let (front, back) = whole.split_at(whole.len().div_ceil(2));
+        let [first, second] = class.half_types();
         for (half, kind, chunk) in [
-            (&mut self.first, HALF_FIRST, front),
-            (&mut self.second, HALF_SECOND, back),
+            (&mut self.first, first, front),
+            (&mut self.second, second, back),
         ] {
             half.clear();
             half.resize(SEALED_AT, 0);
@@ -72,23 +75,20 @@ pub(super) struct Joiner {
 }
 
 impl Joiner {
-    /// Take the opened half in `datagram`. If the frame is complete, it waits in [`frame`](Self::frame).
-    pub(super) fn add(&mut self, header: Header, datagram: &[u8], now: Time) -> bool {
-        let Some((id, chunk)) = datagram
+    /// Take the opened half in `datagram`. If the frame is complete, it waits in [`frame`](Self::frame); of this class.
+    pub(super) fn add(&mut self, header: Header, datagram: &[u8], now: Time) -> Option<DataClass> {
+        let (id, chunk) = datagram
             .get(SEALED_AT..)
-            .and_then(<[u8]>::split_first_chunk::<4>)
-        else {
-            return false;
-        };
+            .and_then(<[u8]>::split_first_chunk::<4>)?;
         let id = u32::from_be_bytes(*id);
-        let is_first = header.kind == HALF_FIRST;
+        let is_first = matches!(header.kind, HALF_FIRST | SPARSE_FIRST);
         self.expire(now);
         let Some(at) = self.partials.iter().position(|partial| partial.id == id) else {
             self.keep(id, is_first, chunk, now);
-            return false;
+            return None;
         };
         if self.partials[at].is_first == is_first {
-            return false;
+            return None;
         }
         let other = self.partials.swap_remove(at);
         let (front, back) = match is_first {
@@ -97,7 +97,10 @@ impl Joiner {
         };
         let complete = self.join(front, back);
         self.recycle(other.chunk);
-        complete
+        complete.then_some(DataClass {
+            body: BodyKind::Other,
+            sparse: is_sparse(header.kind),
+        })
     }
 
     /// The frame that was completed last.
@@ -183,7 +186,8 @@ mod tests {
         let mut half = vec![0; 65_000];
         for id in 0..100u32 {
             half[SEALED_AT..][..4].copy_from_slice(&id.to_be_bytes());
-            assert!(!joiner.add(header, &half, Time::from_millis(u64::from(id) * 100)));
+            let now = Time::from_millis(u64::from(id) * 100);
+            assert_eq!(joiner.add(header, &half, now), None);
         }
         let kept = joiner
             .partials

@@ -19,6 +19,14 @@ pub const fn is_native(first_byte: u8) -> bool {
     matches!(first_byte, 0x04..=0x0f)
 }
 
+/// Whether a datagram that starts with this byte goes before other data: it is, or is half of, a packet of a sparse flow.
+pub const fn is_sparse(first_byte: u8) -> bool {
+    matches!(
+        first_byte,
+        datagram::SPARSE_SESSION..=datagram::SPARSE_SECOND
+    )
+}
+
 /// What protects the body of a data frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
@@ -33,7 +41,7 @@ pub enum BodyKind {
 pub struct DataClass {
     /// What protects the body.
     pub body: BodyKind,
-    /// Of a flow that sends little (RFC 8290 §4.1): goes before other data wherever both wait (datagram types 0x0B, 0x0C).
+    /// Of a flow that sends little (RFC 8290 §4.1): goes before other data wherever both wait (datagram types 0x0B to 0x0E).
     pub sparse: bool,
 }
 
@@ -43,6 +51,14 @@ impl DataClass {
         body: BodyKind::Other,
         sparse: false,
     };
+
+    /// The first bytes of the two halves of a frame of this class.
+    pub(super) const fn half_types(self) -> [u8; 2] {
+        match self.sparse {
+            false => [datagram::HALF_FIRST, datagram::HALF_SECOND],
+            true => [datagram::SPARSE_FIRST, datagram::SPARSE_SECOND],
+        }
+    }
 
     /// The first byte of a datagram of this class.
     pub(super) const fn datagram_type(self) -> u8 {
@@ -54,8 +70,8 @@ impl DataClass {
         }
     }
 
-    /// The class of datagrams that start with this byte, if they are data.
-    pub const fn of_datagram(first_byte: u8) -> Option<Self> {
+    /// The class of datagrams that start with this byte, if each is one frame of data.
+    pub(super) const fn of_datagram(first_byte: u8) -> Option<Self> {
         let (body, sparse) = match first_byte {
             datagram::DATA_SESSION => (BodyKind::Session, false),
             datagram::DATA_OTHER => (BodyKind::Other, false),

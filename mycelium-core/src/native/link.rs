@@ -61,7 +61,7 @@ pub(super) enum Opened {
     /// A data frame, in place.
     Data(DataClass),
     /// The second half of a data frame, which is in [`Link::joined`].
-    Joined,
+    Joined(DataClass),
     /// Something that opened, for which nothing is to be done.
     Taken,
 }
@@ -264,8 +264,8 @@ impl Link {
                     return Opened::Data(class);
                 }
                 match self.joiner.add(header, bytes, now) {
-                    true => Opened::Joined,
-                    false => Opened::Taken,
+                    Some(class) => Opened::Joined(class),
+                    None => Opened::Taken,
                 }
             }
         }
@@ -470,7 +470,7 @@ impl Link {
                 return Err(SealError::TooLong(buffer.len() - datagram::DATA_OVERHEAD));
             }
             scratch
-                .seal(&mut epoch.sender, self.next_half, buffer)
+                .seal(&mut epoch.sender, class, self.next_half, buffer)
                 .map_err(|_| SealError::KeysExpired)?;
             self.next_half = self.next_half.wrapping_add(1);
         } else {

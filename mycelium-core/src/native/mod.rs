@@ -51,7 +51,7 @@ pub use endpoint::NativeEndpoint;
 pub use event::{DownReason, Event, Rtt};
 pub use io::{
     BodyKind, CloseCode, ControlError, DATA_HEADROOM, DataClass, LinkSnapshot, Received, SealError,
-    Sealed, is_native,
+    Sealed, is_native, is_sparse,
 };
 pub use link::MAX_EVENTS;
 pub use link_id::LinkId;

@@ -61,6 +61,10 @@ pub(crate) struct Outbox {
     pub(crate) control_full: bool,
     /// Peers are behind streams.
     pub(crate) streams: bool,
+    /// What is handled is of a sparse flow.
+    pub(crate) sparse: bool,
+    /// Whether each of `to_peers` was.
+    pub(crate) marks: Vec<bool>,
     slot: Vec<u8>,
 }
 
@@ -81,6 +85,7 @@ impl Ports for Outbox {
     fn commit_peer(&mut self, peer: PeerId) {
         let packet = std::mem::take(&mut self.slot);
         self.to_peers.push((peer, packet));
+        self.marks.push(self.sparse);
     }
 
     fn host_slot(&mut self, _identity: IdentityId, len: usize) -> Option<&mut [u8]> {
@@ -90,6 +95,14 @@ impl Ports for Outbox {
     fn commit_host(&mut self, identity: IdentityId) {
         let packet = std::mem::take(&mut self.slot);
         self.to_hosts.push((identity, packet));
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.sparse
+    }
+
+    fn set_sparse(&mut self, sparse: bool) {
+        self.sparse = sparse;
     }
 
     fn carries_whole(&self, _peer: PeerId) -> bool {

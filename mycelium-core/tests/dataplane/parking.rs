@@ -63,6 +63,33 @@ fn a_waiting_packet_goes_before_newer_ones_of_the_same_batch() {
     assert_eq!(sequence(&lab.out.to_peers, &ours, &theirs), [1, 2, 3]);
 }
 
+/// What is marked of a sparse and another packet of a host and of two of others, with a route that comes after `millis`.
+fn marks_after(millis: u64) -> Vec<bool> {
+    let (ours, theirs, far) = (party(1), party(2), party(3));
+    let mut lab = Lab::new(&ours);
+    for (number, sparse) in [(1, true), (2, false)] {
+        lab.out.sparse = sparse;
+        lab.host_sends(&udp(ours.address, theirs.address, 64, &[number]));
+        lab.peer_sends(PeerId(3), &frame(far.address, theirs.address, 9, &[number]));
+    }
+    lab.out.sparse = false;
+    lab.advance(millis);
+    lab.expect_silence();
+    lab.route(&theirs, PeerId(2));
+    assert!(!lab.out.sparse, "what is handled next is not marked");
+    assert_eq!(sequence(&lab.out.to_peers[..2], &ours, &theirs), [1, 2]);
+    assert_eq!(lab.out.marks.len(), 4);
+    assert_eq!(lab.out.marks[..2], lab.out.marks[2..]);
+    lab.out.marks
+}
+
+#[test]
+fn a_waiting_packet_keeps_its_mark_and_after_long_none_can_overtake_it() {
+    assert_eq!(marks_after(49), [true, false, true, false]);
+    // A flow that was not sparse may be by now.
+    assert_eq!(marks_after(50), [true; 4]);
+}
+
 #[test]
 fn transit_waits_for_its_destination_and_is_passed_on_unread() {
     let (a, relay, b) = (party(1), party(3), party(2));

@@ -3,7 +3,7 @@
 use mycelium_core::native::{DATA_HEADROOM, Event, NativeConfig};
 use mycelium_core::time::Duration;
 
-use crate::lab::{Flying, Lab, address, control_number, control_packet, number_of};
+use crate::lab::{Flying, Lab, address, class, control_number, control_packet, number_of};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -74,6 +74,9 @@ fn a_frame_that_is_too_long_for_the_path_goes_in_two_halves() {
     }
     lab.run(SECOND);
     assert_eq!(numbers(&lab, 1), (0..50).collect::<Vec<u32>>());
+    let marks = lab.stations[1].data.iter().map(|(class, _)| class.sparse);
+    let expected = (0..50).map(|number| class(number).sparse);
+    assert!(marks.eq(expected), "what is of a sparse flow stays so");
     assert!(!lab.send_data(0, 1, 0, 3000), "too long for two");
 }
 

@@ -18,8 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mycelium_core::crypto::identity::PublicKey;
 use mycelium_core::io::PeerId;
 use mycelium_core::native::{
-    CloseCode, DATA_HEADROOM, DataClass, Event, LinkId, MAX_EVENTS, NativeEndpoint, NativeStats,
-    Received, Sealed, is_native,
+    CloseCode, DATA_HEADROOM, Event, LinkId, MAX_EVENTS, NativeEndpoint, NativeStats, Received,
+    Sealed, is_native, is_sparse,
 };
 use mycelium_core::time::{Duration, Time};
 use quinn::udp::{RecvMeta, Transmit};
@@ -688,11 +688,8 @@ impl Worker {
 
     /// Take the data of sparse flows out of the datagrams of one sender. Whether there was any.
     fn take_sparse(&mut self, meta: &RecvMeta, datagrams: &mut [u8]) -> bool {
-        let is_sparse = |datagram: &&mut [u8]| {
-            let first = datagram.first().copied();
-            let class = first.and_then(DataClass::of_datagram);
-            class.is_some_and(|class| class.sparse)
-        };
+        let is_sparse =
+            |datagram: &&mut [u8]| datagram.first().is_some_and(|&first| is_sparse(first));
         let mut any = false;
         let datagrams = datagrams.chunks_mut(meta.stride.max(1));
         for datagram in datagrams.filter(is_sparse) {

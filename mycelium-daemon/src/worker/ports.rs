@@ -321,6 +321,14 @@ impl Ports for WorkerPorts {
         self.commit(peer, BodyKind::Session);
     }
 
+    fn is_sparse(&self) -> bool {
+        self.sparse
+    }
+
+    fn set_sparse(&mut self, sparse: bool) {
+        self.sparse = sparse;
+    }
+
     fn carries_whole(&self, peer: PeerId) -> bool {
         let index = self.links.binary_search_by_key(&peer, |link| link.peer);
         index.is_ok_and(|index| matches!(self.links[index].transmit, Transmit::Tcp(_)))
