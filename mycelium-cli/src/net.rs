@@ -1,6 +1,7 @@
 //! `mycelium net`: user networks of this host.
 
 mod check;
+mod deploy;
 mod registrar;
 pub(crate) mod show;
 
@@ -10,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use node_integration::desired::{GuestAddressing, Name, NetworkSpec};
-use node_integration::directory::{self, Directory};
+use node_integration::directory::{self, Directory, DirectoryError};
 use node_integration::host::Host;
 use node_integration::naming::Profile;
 use node_integration::reconcile::{self, Entry, Report};
 use node_integration::secret::NetworkKey;
 use zeroize::Zeroizing;
 
+pub use deploy::DeployArgs;
 pub(crate) use registrar::Node;
 
 use crate::table::Table;
@@ -84,6 +86,12 @@ pub enum Action {
     /// Show a network: addresses, attachments, what was refused
     #[command(after_help = "Example:\n  mycelium net show web")]
     Show(ShowArgs),
+    /// Make the networks and taps of a Zero-OS deployment
+    ///
+    /// Networks are called by their net id, taps TWIN-CONTRACT-NAME: `net delete` and `detach` remove them. Workloads
+    /// of other types, and networks without a mycelium key, are passed over.
+    #[command(after_help = "Example:\n  mycelium net deploy deployment.json --allow all")]
+    Deploy(DeployArgs),
     /// Show what `apply` would do
     #[command(after_help = "Example:\n  mycelium net plan")]
     Plan(PlanArgs),
@@ -255,6 +263,7 @@ pub(crate) fn run(
             let mut node = Node::new(context, &host.directory, remarks);
             Ok(host.delete_networks(&args.names, &mut node)?)
         }
+        Action::Deploy(args) => deploy::run(&args, context, out, remarks),
         Action::Check(args) => check::run(&args, out),
         Action::Plan(args) => {
             let host = args.place.host();
@@ -275,31 +284,27 @@ fn create(
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
     let host = args.place.host();
-    let earlier = host.directory.network(&args.name).ok();
+    let earlier = match host.directory.network(&args.name) {
+        Ok(network) => network.spec,
+        Err(DirectoryError::NoNetwork(_)) => NetworkSpec::default(),
+        // Its key may be all that is left of it.
+        Err(error) => return Err(net(error)),
+    };
     let mut spec = match &args.spec {
-        Some(path) => Some(
-            NetworkSpec::from_json(&read_text(path)?)
-                .map_err(|error| Error::Net(format!("{}: {error}", path.display())))?,
-        ),
-        None => earlier.map(|network| network.spec),
+        Some(path) => NetworkSpec::from_json(&read_text(path)?)
+            .map_err(|error| Error::Net(format!("{}: {error}", path.display())))?,
+        None => earlier.clone(),
     };
-    let key = network_key(&args)?;
-    let spec = match (&mut spec, key) {
-        (Some(spec), Some(key)) => {
-            let replaced = NetworkSpec::with_key(key).mycelium;
-            NetworkSpec {
-                mycelium: replaced,
-                ..spec.clone()
-            }
-        }
-        (Some(spec), None) => spec.clone(),
-        (None, Some(key)) => NetworkSpec::with_key(key),
-        (None, None) => {
-            let fresh = key_file::generate()?.to_bytes();
-            NetworkSpec::with_key(key_from(NetworkKey::from_raw(&*fresh))?)
-        }
-    };
-    let mut spec = spec;
+    if let Some(key) = network_key(&args)? {
+        spec.mycelium = NetworkSpec::with_key(key).mycelium;
+    }
+    if spec.mycelium.is_none() {
+        spec.mycelium = earlier.mycelium;
+    }
+    if spec.mycelium.is_none() {
+        let fresh = key_file::generate()?.to_bytes();
+        spec.mycelium = NetworkSpec::with_key(key_from(NetworkKey::from_raw(&*fresh))?).mycelium;
+    }
     if let Some(profile) = args.profile {
         spec.profile = match profile {
             ProfileName::Native => Profile::Native,

@@ -1,6 +1,7 @@
 //! User networks of hosts in a lab: the commands that make them, and workloads as hosts.
 
 pub mod frames;
+mod state;
 
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};

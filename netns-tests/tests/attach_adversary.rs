@@ -16,7 +16,6 @@ use netns_tests::harness::{Scratch, case, main as run};
 use netns_tests::lab::{Host, Lab};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use node_integration::kernel::Kernel;
 use node_integration::{link, named};
 
 fn main() -> ExitCode {
@@ -45,42 +44,12 @@ impl World {
         Ok(Self { networks, host })
     }
 
-    /// Everything that networks consist of: files with their content, namespaces, interfaces, filters.
     fn state(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let mut state = BTreeMap::new();
-        files(self.networks.directory(), &mut state)?;
-        files(self.networks.notes(), &mut state)?;
-        let mut places = vec![("host".to_owned(), Arc::clone(&self.host))];
-        for name in named::list()? {
-            places.push((name.clone(), Lab::new().adopt(&name, named::open(&name)?)));
-        }
-        for (place, host) in places {
-            for name in link::names(host.namespace())? {
-                let addresses = link::addresses(host.namespace(), &name)?;
-                state.insert(format!("{place} {name}"), format!("{addresses:?}"));
-            }
-            let counters = host.inside(|| Kernel::new().port_counters())??;
-            for name in counters.into_keys() {
-                state.insert(format!("{place} counts {name}"), String::new());
-            }
-        }
-        Ok(state)
+        self.networks.state()
     }
 
-    /// The command fails with one line that says this, and leaves everything as it was.
     fn refuses(&self, words: &[&str], expected: &str) -> anyhow::Result<()> {
-        let before = self.state()?;
-        let output = self.command(words).output();
-        let output = self.host.inside(|| output)??;
-        let said = String::from_utf8(output.stderr)?;
-        ensure!(!output.status.success(), "{words:?} succeeds");
-        ensure!(said.contains(expected), "{words:?}: {said}");
-        ensure!(said.trim_end().lines().count() <= 4, "{words:?}: {said}");
-        let unprintable = |character: char| character.is_control() && character != '\n';
-        ensure!(!said.contains(unprintable), "{words:?}: {said:?}");
-        let after = self.state()?;
-        ensure!(before == after, "{words:?}: {before:#?}\n{after:#?}");
-        Ok(())
+        self.networks.refuses(words, expected)
     }
 
     fn command(&self, words: &[&str]) -> Inside<'_> {
@@ -116,25 +85,6 @@ impl Inside<'_> {
         self.command.stdout(Stdio::null()).stderr(Stdio::piped());
         Ok(host.inside(|| self.command.spawn())??)
     }
-}
-
-fn files(directory: &Path, state: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        let kind = path.symlink_metadata()?;
-        if kind.is_dir() {
-            files(&path, state)?;
-            continue;
-        }
-        // Not what would take long, or never end.
-        let text = if kind.is_file() && kind.len() < 1 << 20 {
-            String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()
-        } else {
-            format!("{:?}, {} bytes", kind.file_type(), kind.len())
-        };
-        state.insert(path.display().to_string(), text);
-    }
-    Ok(())
 }
 
 /// Everything that is no network, workload, key, seed, name or place.

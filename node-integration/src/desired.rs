@@ -16,7 +16,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use allow::{Allow, AllowError, Traffic};
 pub use name::{Name, NameError};
-pub use zero_os::{MyceliumAddress, PrivateInterface, WireguardPeer, WorkloadNetwork};
+pub use zero_os::{
+    Deployment, MachineResult, MachineRoute, MachineTap, Wanted, WireguardPeer, Workload,
+};
 
 use crate::addressing;
 use crate::naming::{self, AttachmentNames, Mac, NetworkNames, Profile};
@@ -75,6 +77,14 @@ pub enum DesiredError {
     /// An interface name that the kernel does not take.
     #[error("{0:?} is no interface name: 1 to 15 bytes without slash, colon or white space")]
     Interface(String),
+    /// What is wrong with a workload of a deployment.
+    #[error("workload {name:?}: {error}")]
+    Workload {
+        /// As its twin calls it.
+        name: String,
+        /// What.
+        error: Box<Self>,
+    },
 }
 
 /// The key of a network, as Zero-OS writes it.
@@ -107,7 +117,7 @@ pub enum GuestAddressing {
 }
 
 /// A user network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
     /// Whose names its interfaces have.
@@ -300,22 +310,11 @@ impl NetworkSpec {
     /// One with this key and nothing but defaults.
     pub fn with_key(key: NetworkKey) -> Self {
         Self {
-            profile: Profile::Native,
-            id: None,
-            twin: None,
             mycelium: Some(MyceliumKey {
                 hex_key: key,
                 peers: Vec::new(),
             }),
-            addressing: GuestAddressing::default(),
-            default_route: false,
-            name_servers: Vec::new(),
-            masquerade: None,
-            subnet: None,
-            ip_range: None,
-            wireguard_private_key: None,
-            wireguard_listen_port: None,
-            peers: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -529,14 +528,19 @@ impl Attachment {
 }
 
 /// As text of this shape. What looks like a key is left out of the message.
-fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DesiredError> {
+fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DesiredError> {
     serde_json::from_str(text).map_err(|error| DesiredError::Shape(scrub(&error.to_string())))
 }
 
-/// Without words that are long enough to be a key.
+/// Without words that are long enough to be a key, and without what a terminal would obey.
 fn scrub(message: &str) -> String {
     const SHORTEST_KEY: usize = 40;
     let is_key = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let printable = |c: char| match c {
+        '"' | '\'' | '\\' => c.to_string(),
+        c => c.escape_debug().to_string(),
+    };
+    let message: String = message.chars().map(printable).collect();
     message
         .split_inclusive(|c| !is_key(c))
         .map(|word| {

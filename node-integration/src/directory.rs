@@ -47,6 +47,9 @@ pub enum DirectoryError {
         /// What.
         error: DesiredError,
     },
+    /// A deployment that does not fit what is described.
+    #[error(transparent)]
+    Deployment(DesiredError),
     /// Two things that cannot be both.
     #[error("{0}")]
     Duplicate(String),

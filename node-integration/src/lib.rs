@@ -10,7 +10,7 @@
 //! - [`link`]: interfaces, addresses and routes over rtnetlink;
 //! - [`desired`]: user networks and attachments as they are described; [`object`]: what they consist of; [`plan`]: what
 //!   must be done to get there; [`kernel`]: what is there; [`directory`] and [`reconcile`]: a directory of descriptions,
-//!   and making things so; [`host`]: all that together, for users;
+//!   and making things so; [`host`]: all that together, for users; [`deploy`]: for deployments of Zero-OS;
 //! - [`check`]: what commonly breaks;
 //! - [`guest`]: how a guest learns its address;
 //! - [`survey`]: a host's own interfaces, at a cost that does not grow with workloads;
@@ -21,6 +21,7 @@
 
 pub mod addressing;
 pub mod check;
+pub mod deploy;
 pub mod desired;
 pub mod directory;
 mod error;

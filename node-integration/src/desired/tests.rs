@@ -61,29 +61,6 @@ fn a_network_without_wireguard_peers_and_a_key_in_base64() {
 }
 
 #[test]
-fn a_zmachine_says_what_to_attach() {
-    for json in [
-        r#"{"public_ip":"","planetary":false,"mycelium":{"Network":"mynet","hex_seed":"6c9711e34e84"},
-            "interfaces":[{"network":"mynet","ip":"10.20.2.5"}]}"#,
-        r#"{"mycelium":{"network":"mynet","hex_seed":"bJcR406E"},"interfaces":null}"#,
-    ] {
-        let workload = WorkloadNetwork::from_json(json).unwrap();
-        let spec = workload.attachment("26-1234-vm1").unwrap();
-        let mut network = plain();
-        network.spec.profile = Profile::Light;
-        let attachment = Attachment::new(&network, "vm1".parse().unwrap(), spec).unwrap();
-        assert_eq!(
-            attachment.address,
-            v6("430:9364:d8d8:84a9:ff0f:6c97:11e3:4e84")
-        );
-        assert_eq!(attachment.names.port, "m-WS9GZgAXWZJdB");
-        assert_eq!(attachment.names.mac.to_string(), "f6:1e:35:34:c1:f9");
-    }
-    let none = WorkloadNetwork::from_json(r#"{"mycelium":null,"interfaces":[]}"#).unwrap();
-    assert_eq!(none.attachment("w"), None);
-}
-
-#[test]
 fn a_guest_may_use_its_seed_and_what_follows_from_its_mac() {
     let attachment =
         attachment(r#"{"kind":"tap","hex_seed":"b60f2b7ec39c","mac":"d2:e0:f7:d6:32:8d"}"#)
