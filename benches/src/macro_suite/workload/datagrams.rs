@@ -42,7 +42,12 @@ const BESIDE: Flow = Flow {
     size: 512,
     segmented: false,
     rate: 5000.0,
+    bursts: false,
 };
+/// How long a flow in bursts sends, and how long from one burst to the next: a node that lets flows go first which send
+/// little takes it for one of those anew each time.
+const BURST: Duration = Duration::from_millis(20);
+const EACH: Duration = Duration::from_millis(250);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +57,8 @@ struct Flow {
     segmented: bool,
     /// Packets a second.
     rate: f64,
+    /// With pauses.
+    bursts: bool,
 }
 
 /// What became of it.
@@ -150,6 +157,10 @@ impl<'a> Sender<'a> {
             credit += now.duration_since(last).as_secs_f64() * self.flow.rate;
             credit = credit.min((2 * BATCH) as f64);
             last = now;
+            let phase = (now - started).as_nanos() % EACH.as_nanos();
+            if self.flow.bursts && phase >= BURST.as_nanos() {
+                credit = 0.0;
+            }
             if credit < least as f64 {
                 std::thread::sleep(
                     interval.clamp(Duration::from_micros(60), Duration::from_millis(5)),
@@ -278,6 +289,7 @@ pub(super) fn measure(
             size,
             segmented,
             rate,
+            bursts: false,
         };
         let outcome = trial(&testbed.a, &testbed.b, overlay.b, flow, TRIAL)?;
         ensure!(outcome.received > 0, "no packet of {size} bytes arrives");
@@ -313,7 +325,7 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// A steady flow beside a TCP stream in the same direction.
+/// A steady flow, then one in bursts, beside a TCP stream in the same direction.
 pub(super) fn beside_bulk(
     name: &str,
     bench: &Bench<'_>,
@@ -322,8 +334,15 @@ pub(super) fn beside_bulk(
     let (testbed, overlay) = (bench.testbed, bench.overlay);
     let streams = Streams::start(&testbed.a, &testbed.b, overlay.b, 1)?;
     streams.warm_up();
-    let outcome = trial(&testbed.a, &testbed.b, overlay.b, BESIDE, bench.duration)?;
-    samples.add(name, "late", outcome.late as f64);
-    samples.add(name, "lost ‰", outcome.loss() * 1e3);
+    let mut late = 0;
+    for bursts in [false, true] {
+        let flow = Flow { bursts, ..BESIDE };
+        let outcome = trial(&testbed.a, &testbed.b, overlay.b, flow, bench.duration)?;
+        late += outcome.late;
+        if !bursts {
+            samples.add(name, "lost ‰", outcome.loss() * 1e3);
+        }
+    }
+    samples.add(name, "late", late as f64);
     Ok(())
 }

@@ -83,7 +83,7 @@ pub const ALL: &[Workload] = &[
     },
     Workload {
         name: "order",
-        about: "5000 numbered datagrams a second beside one TCP stream: what arrives late, and what not at all",
+        about: "5000 numbered datagrams a second, then as many in bursts, beside one TCP stream: late ones and lost ones",
         kind: Kind::Ordered,
     },
     datagrams(
