@@ -51,7 +51,7 @@ pub struct ListArgs {
 /// Which peers.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EndpointArgs {
-    /// Endpoints: tcp:// or quic://, then address or name, a colon and the port; IPv6 addresses in brackets
+    /// Endpoints: tcp://, quic:// or udp://, then address or name, a colon and the port; IPv6 addresses in brackets
     #[arg(value_name = "ENDPOINT")]
     pub endpoints: Vec<String>,
 }

@@ -79,7 +79,7 @@ pub struct NodeArgs {
         long,
         num_args = 0..,
         value_name = "ENDPOINT",
-        help = "Peers to connect to: tcp:// or quic:// with ip:port, [ipv6]:port or name:port"
+        help = "Peers to connect to: tcp://, quic:// or udp:// with ip:port, [ipv6]:port or name:port; vsock://CID:PORT"
     )]
     pub peers: Option<Vec<Endpoint>>,
 

@@ -148,7 +148,8 @@ impl Attached {
         writeln!(out, "gateway     {}", self.gateway)?;
         writeln!(out, "interface   {}", self.interface)?;
         writeln!(out, "MAC         {}", self.mac)?;
-        if let (Some(netns), Some(inside)) = (&self.netns, &self.inside) {
+        if let Some(inside) = &self.inside {
+            let netns = self.netns.as_deref().unwrap_or("the host's namespace");
             writeln!(out, "inside      {inside} in {netns}")?;
         }
         if !self.qemu.is_empty() {
