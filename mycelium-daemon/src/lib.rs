@@ -48,6 +48,10 @@ mod worker;
 
 /// Run the program with these arguments, the program's name first; its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(code) = node_integration::porter::serve_if_asked(&arguments) {
+        return code;
+    }
     let args::Invocation { line, command } = match args::parse(arguments) {
         Ok(invocation) => invocation,
         Err(error) => return ExitCode::from(args::report(&error)),

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use node_integration::{named, userns};
+use node_integration::{named, porter, userns};
 use serde_json::Value;
 
 use crate::daemon::mycelium_binary;
@@ -33,6 +33,26 @@ pub struct Workload {
     pub address: Ipv6Addr,
     /// The answer.
     pub answer: Value,
+}
+
+/// Processes that wait for the kernel where commands have ended; others' of the same build too.
+pub fn porters() -> anyhow::Result<Vec<i32>> {
+    let binary = std::fs::canonicalize(mycelium_binary())?;
+    let is_porter = |process: &Path| {
+        let arguments = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        let argument = arguments.split(|byte| *byte == 0).nth(1);
+        argument == Some(porter::ARGUMENT.as_bytes())
+            && std::fs::read_link(process.join("exe")).is_ok_and(|program| program == binary)
+    };
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc")? {
+        let path = process?.path();
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        found.extend(number.filter(|_: &i32| is_porter(&path)));
+    }
+    Ok(found)
 }
 
 /// Names of namespaces are the test's own from here on.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use netns_tests::attach::frames::Ends;
-use netns_tests::attach::{Networks, Workload, own_names};
+use netns_tests::attach::{Networks, Workload, own_names, porters};
 use netns_tests::daemon::Build::Ours;
 use netns_tests::daemon::Node;
 use netns_tests::figures::{judge, repetitions, report, strict};
@@ -686,6 +686,7 @@ fn thousand(scratch: &Scratch) -> anyhow::Result<()> {
         format_args!("{each:.1} KiB, wanted 64 KiB"),
     );
 
+    let visible_before = visible(&world)?;
     // One more and one less, again and again: a call of the library until it returns, and the command as its user sees it,
     // from when it is started until it has ended and nobody has its output open any more.
     let (mut attaching, mut detaching) = (Vec::new(), Vec::new());
@@ -711,6 +712,21 @@ fn thousand(scratch: &Scratch) -> anyhow::Result<()> {
         world.a.run("detach shared extra")?;
         commanded_to_detach.push(started.elapsed());
     }
+    // Nothing of it is to be seen by then, and what waits for the kernel ends soon.
+    let ended = Instant::now();
+    let visible_after = visible(&world)?;
+    ensure!(
+        visible_after == visible_before,
+        "{visible_after:#?} instead of {visible_before:#?}"
+    );
+    wait::until("all porters have ended", PATIENCE, || {
+        Ok(porters()?.is_empty().then_some(()))
+    })?;
+    let ended = ended.elapsed();
+    report(
+        "attach, one workload less, command, until nothing of it runs",
+        format_args!("{ended:.1?}, wanted {RECOVERY:?}"),
+    );
     let started = Instant::now();
     host.inside(|| -> anyhow::Result<()> {
         let names = users.directory.network_names()?;
@@ -733,19 +749,18 @@ fn thousand(scratch: &Scratch) -> anyhow::Result<()> {
         &format!("attach, {count} workloads, until the kernel has nothing of them either"),
         format_args!("{:.1?}", started.elapsed()),
     );
-    // A command takes 3 ms to start; and when it ends, the kernel keeps it for the grace periods of what it removed.
     for (what, times, milliseconds) in [
         ("attach, one more workload, library", &attaching, 10),
         ("attach, one workload less, library", &detaching, 10),
         (
             "attach, one more workload, command",
             &commanded_to_attach,
-            15,
+            10,
         ),
         (
             "attach, one workload less, command",
             &commanded_to_detach,
-            50,
+            10,
         ),
     ] {
         let usual = Duration::from_millis(milliseconds);
@@ -754,6 +769,7 @@ fn thousand(scratch: &Scratch) -> anyhow::Result<()> {
     let limit = Duration::from_secs(20);
     ensure!(!strict() || attached <= limit, "attached in {attached:?}");
     ensure!(!strict() || removed <= limit, "removed in {removed:?}");
+    ensure!(!strict() || ended <= RECOVERY, "porters ran for {ended:?}");
     ensure!(!strict() || each <= 64.0, "{each} KiB each");
     Ok(())
 }
@@ -780,8 +796,26 @@ fn descriptors(process: &str) -> anyhow::Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{process}/fd"))?.count())
 }
 
-/// What could be left of networks: interfaces, namespaces, routes, rules, and what the node has open.
+/// What could be left of networks: what is [`visible`], and rules, which the tool takes seconds to list if there are many.
 fn left_over(world: &World) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
+    let host = &world.layout.a;
+    let rules = host.inside(|| Command::new("nft").args(["list", "ruleset"]).output())?;
+    let rules = match rules {
+        Ok(output) => String::from_utf8(output.stdout)?,
+        // Without the tool, what it would show of ours are counters.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let counters = host.inside(|| Kernel::new().port_counters())??;
+            format!("{counters:?}")
+        }
+        Err(error) => return Err(error).context("nft"),
+    };
+    let mut found = visible(world)?;
+    found.insert("rules", rules.lines().map(str::to_owned).collect());
+    Ok(found)
+}
+
+/// Interfaces, namespaces, routes, and what the node has open.
+fn visible(world: &World) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
     let host = &world.layout.a;
     let mut interfaces = link::names(host.namespace())?;
     interfaces.sort();
@@ -798,21 +832,10 @@ fn left_over(world: &World) -> anyhow::Result<BTreeMap<&'static str, Vec<String>
         lines.sort();
         Ok(lines)
     };
-    let rules = host.inside(|| Command::new("nft").args(["list", "ruleset"]).output())?;
-    let rules = match rules {
-        Ok(output) => String::from_utf8(output.stdout)?,
-        // Without the tool, what it would show of ours are counters.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let counters = host.inside(|| Kernel::new().port_counters())??;
-            format!("{counters:?}")
-        }
-        Err(error) => return Err(error).context("nft"),
-    };
     Ok(BTreeMap::from([
         ("interfaces", interfaces),
         ("namespaces", node_integration::named::list()?),
         ("routes", read("/proc/thread-self/net/ipv6_route")?),
-        ("rules", rules.lines().map(str::to_owned).collect()),
         ("descriptors", vec![descriptors.to_string()]),
     ]))
 }

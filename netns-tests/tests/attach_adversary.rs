@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use netns_tests::attach::{Networks, own_names};
+use netns_tests::attach::{Networks, own_names, porters};
 use netns_tests::daemon::mycelium_binary;
 use netns_tests::figures::repetitions;
 use netns_tests::harness::{Scratch, case, main as run};
 use netns_tests::lab::{Host, Lab};
+use netns_tests::wait;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 use node_integration::{link, named};
 
 fn main() -> ExitCode {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         case("bad_input", bad_input),
         case("bad_directories", bad_directories),
         case("killed_at_any_time", killed_at_any_time),
+        case("killed_porters", killed_porters),
         case("several_at_once", several_at_once),
         case("behind_its_back", behind_its_back),
     ])
@@ -278,6 +281,59 @@ fn killed_at_any_time(scratch: &Scratch) -> anyhow::Result<()> {
             ensure!(before == after, "round {round}: {before:#?}\n{after:#?}");
         }
     }
+    Ok(())
+}
+
+/// The process that waits for the kernel in place of a removal dies at any moment, alone or with the removal: the command
+/// does the work itself, or the next one finishes it, and what comes next is not undone by what was still to be done.
+fn killed_porters(scratch: &Scratch) -> anyhow::Result<()> {
+    /// After a removal, until nothing of it runs any more.
+    const LONGEST: Duration = Duration::from_secs(2);
+    let world = World::start(scratch)?;
+    let before = world.state()?;
+    let make: &[&str] = &["attach", "netns", "red", "k"];
+    let unmake: &[&str] = &["detach", "red", "k"];
+    let kill = |process: i32| {
+        // It may have ended by then.
+        let _ = nix::sys::signal::kill(Pid::from_raw(process), Signal::SIGKILL);
+    };
+    let mut met = 0;
+    for round in 0..repetitions(30, 200) {
+        world.networks.run(&make.join(" "))?;
+        let mut command = world.command(unmake).spawn()?;
+        let pause = Duration::from_micros(u64::try_from(round)? / 3 * 700 % 20_000);
+        std::thread::sleep(pause);
+        let porters = porters()?;
+        met += usize::from(!porters.is_empty());
+        let with_command = round % 3;
+        // Before it, after it, or not at all.
+        if with_command == 0 {
+            command.kill()?;
+        }
+        porters.into_iter().for_each(kill);
+        if with_command == 1 {
+            command.kill()?;
+        }
+        let output = command.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            with_command != 2 || output.status.success(),
+            "round {round}: {said}"
+        );
+        if with_command != 2 {
+            world.networks.run(&make.join(" "))?;
+            std::thread::sleep(pause);
+            let plan = world.networks.run("net plan")?;
+            ensure!(plan == "nothing to do\n", "round {round}: {plan}");
+            world.networks.run(&unmake.join(" "))?;
+        }
+        let after = world.state()?;
+        ensure!(before == after, "round {round}: {before:#?}\n{after:#?}");
+    }
+    ensure!(met > 0, "no porter was met");
+    wait::until("all porters have ended", LONGEST, || {
+        Ok(porters()?.is_empty().then_some(()))
+    })?;
     Ok(())
 }
 

@@ -242,6 +242,7 @@ impl Host {
         registrar: &mut dyn Registrar,
     ) -> Result<(), ReconcileError> {
         let mut reconciler = self.open()?;
+        reconciler.kernel().expect_departures();
         let forgotten = self.directory.remove_attachment(network, name);
         let entry = Entry::Attachment(network.clone(), name.clone());
         let was_made = reconciler.is_noted(&entry);

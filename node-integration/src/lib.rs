@@ -10,7 +10,8 @@
 //! - [`link`]: interfaces, addresses and routes over rtnetlink;
 //! - [`desired`]: user networks and attachments as they are described; [`object`]: what they consist of; [`plan`]: what
 //!   must be done to get there; [`kernel`]: what is there; [`directory`] and [`reconcile`]: a directory of descriptions,
-//!   and making things so; [`host`]: all that together, for users; [`deploy`]: for deployments of Zero-OS;
+//!   and making things so; [`host`]: all that together, for users; [`deploy`]: for deployments of Zero-OS; [`porter`]:
+//!   commands that end before the kernel does;
 //! - [`check`]: what commonly breaks;
 //! - [`guest`]: how a guest learns its address;
 //! - [`survey`]: a host's own interfaces, at a cost that does not grow with workloads;
@@ -36,6 +37,7 @@ mod netlink;
 pub mod object;
 pub mod plan;
 pub mod plugin;
+pub mod porter;
 pub mod reconcile;
 pub mod secret;
 pub mod survey;

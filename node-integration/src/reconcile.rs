@@ -129,7 +129,7 @@ pub struct Reconciler {
     kernel: Kernel,
     notes: PathBuf,
     /// Held as long as this is.
-    _lock: File,
+    lock: File,
 }
 
 impl Reconciler {
@@ -142,7 +142,7 @@ impl Reconciler {
             path: notes.to_owned(),
             error,
         };
-        let lock = || -> io::Result<File> {
+        let lock = || -> io::Result<(File, File)> {
             use std::os::unix::fs::DirBuilderExt as _;
             std::fs::DirBuilder::new()
                 .recursive(true)
@@ -151,11 +151,12 @@ impl Reconciler {
             let path = notes.join(".lock");
             let file = File::options().create(true).append(true).open(path)?;
             file.lock()?;
-            Ok(file)
+            Ok((file.try_clone()?, file))
         };
+        let (lock, same) = lock().map_err(failed)?;
         Ok(Self {
-            _lock: lock().map_err(failed)?,
-            kernel: Kernel::new(),
+            lock,
+            kernel: Kernel::locking(same),
             notes: notes.to_owned(),
         })
     }
@@ -473,6 +474,13 @@ impl Reconciler {
             reports.push(reported(entry, outcome));
         }
         Ok(reports)
+    }
+}
+
+impl Drop for Reconciler {
+    fn drop(&mut self) {
+        // A porter may have the lock as well, which is for when we are killed. That nobody has it any more is no error.
+        let _ = self.lock.unlock();
     }
 }
 

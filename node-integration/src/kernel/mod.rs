@@ -9,6 +9,7 @@ pub(crate) mod route;
 pub(crate) mod transport;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
+use departure::Departures;
 pub use nft::Counted;
 use nft::Nftables;
 use transport::{Transport, errno};
@@ -103,6 +105,7 @@ fn sockets() -> io::Result<(Transport, Nftables)> {
 #[derive(Default)]
 pub struct Kernel {
     sites: BTreeMap<Place, Site>,
+    departures: Departures,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -115,6 +118,19 @@ impl Kernel {
     /// Without any conversation yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Without any conversation yet. Nobody else who takes this lock sees an interface that is about to go.
+    pub(crate) fn locking(lock: File) -> Self {
+        Self {
+            sites: BTreeMap::new(),
+            departures: Departures::locking(lock),
+        }
+    }
+
+    /// Something will be removed soon.
+    pub(crate) fn expect_departures(&mut self) {
+        self.departures.prepare();
     }
 
     fn site(&mut self, place: &Place) -> io::Result<&mut Site> {
@@ -133,7 +149,7 @@ impl Kernel {
     /// End the conversation with a namespace.
     fn leave(&mut self, place: &Place) {
         if let Some(site) = self.sites.remove(place) {
-            departure::hang_up([site.nftables]);
+            self.departures.hang_up([site.nftables]);
         }
     }
 
@@ -325,14 +341,7 @@ impl Kernel {
                 self.leave(&Place::Named(name.clone()));
                 named::delete(name).map_err(io::Error::from)
             }
-            Object::Link(link) => self.site(&link.place).and_then(|site| {
-                match route::find(&mut site.route, &link.name)? {
-                    Some(found) if is_ours(&found, link) => {
-                        departure::delete(site.namespace.as_ref(), found.index)
-                    }
-                    _ => Ok(()),
-                }
-            }),
+            Object::Link(link) => self.remove_link(link),
             // What a setting was before is not known; that something is down is nobody's wish.
             Object::Setting { .. } | Object::Up { .. } | Object::Identity { .. } => Ok(()),
             Object::Address {
@@ -385,6 +394,21 @@ impl Kernel {
                 Err(error)
             }
         })
+    }
+
+    fn remove_link(&mut self, link: &Link) -> io::Result<()> {
+        let site = self.site(&link.place)?;
+        let Some(found) = route::find(&mut site.route, &link.name)? else {
+            return Ok(());
+        };
+        if !is_ours(&found, link) {
+            return Ok(());
+        }
+        let namespace = self
+            .sites
+            .get(&link.place)
+            .and_then(|site| site.namespace.as_ref());
+        self.departures.delete(namespace, found.index)
     }
 
     /// Carry out these removals of interfaces, as few at a time as keep others from waiting.
@@ -494,7 +518,7 @@ impl Drop for Kernel {
     fn drop(&mut self) {
         let sites = std::mem::take(&mut self.sites);
         let nftables = sites.into_values().map(|site| site.nftables);
-        departure::hang_up(nftables);
+        self.departures.hang_up(nftables);
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
@@ -23,7 +23,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::transport::{Transport, errno};
+use super::transport::{self, Transport, errno};
 use crate::naming::Mac;
 use crate::object::{Link, LinkKind, Object, Peer};
 
@@ -267,9 +267,18 @@ pub(super) fn set_up(route: &mut Transport, index: u32) -> io::Result<()> {
 }
 
 pub(super) fn delete(route: &mut Transport, index: u32) -> io::Result<()> {
+    route.request(deletion_message(index), 0)
+}
+
+/// The bytes that ask for it.
+pub(super) fn deletion(index: u32) -> Vec<u8> {
+    transport::bytes(deletion_message(index), NLM_F_REQUEST | NLM_F_ACK, 0)
+}
+
+fn deletion_message(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    route.request(RouteNetlinkMessage::DelLink(message), 0)
+    RouteNetlinkMessage::DelLink(message)
 }
 
 /// Put an interface into a group.

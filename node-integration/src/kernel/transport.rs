@@ -1,6 +1,7 @@
 //! A netlink socket that asks one thing at a time and waits for the answer.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rtnetlink::packet_core::{
@@ -94,13 +95,8 @@ impl Transport {
         flags: u16,
         mut each: impl FnMut(RouteNetlinkMessage),
     ) -> io::Result<()> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = flags;
-        request.header.sequence_number = self.next_sequence();
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        let sequence = request.header.sequence_number;
+        let sequence = self.next_sequence();
+        let bytes = bytes(message, flags, sequence);
         self.exchange(&bytes, sequence..=sequence, |reply, whole| {
             if reply.kind > DONE
                 && let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(whole)
@@ -201,6 +197,23 @@ impl Transport {
             }
         }
     }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A request as it is sent.
+pub(super) fn bytes(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut request = NetlinkMessage::from(message);
+    request.header.flags = flags;
+    request.header.sequence_number = sequence;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    bytes
 }
 
 struct Message<'a> {

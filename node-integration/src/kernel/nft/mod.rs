@@ -9,6 +9,7 @@ pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
@@ -36,6 +37,12 @@ pub(crate) struct Nftables {
     has_removed: bool,
 }
 
+impl AsFd for Nftables {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
+    }
+}
+
 impl Nftables {
     /// That of this thread.
     pub(crate) fn open() -> io::Result<Self> {
@@ -45,7 +52,7 @@ impl Nftables {
         })
     }
 
-    /// Whether the kernel still has to free what a transaction has removed: see [`super::departure::hang_up`].
+    /// Whether the kernel still has to free what a transaction has removed: see [`super::departure`].
     pub(crate) fn has_removed(&self) -> bool {
         self.has_removed
     }
