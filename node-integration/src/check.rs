@@ -11,13 +11,16 @@ use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkP
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour_table::{NeighbourTableAttribute, NeighbourTableMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use serde::Serialize;
 
 use crate::desired::{Attachment, MAX_ATTACHMENTS, Network};
 use crate::directory::{Directory, DirectoryError};
+use crate::kernel::route;
+use crate::kernel::transport::Transport;
 use crate::netlink::query;
 use crate::object::{OVERLAY_MTU, SEGMENT_MTU, namespace_of};
-use crate::{Namespace, Result, named, sysctl};
+use crate::{Error, Namespace, Result, named, sysctl};
 
 /// Another route to the overlay than ours.
 pub const OVERLAY_ROUTE: &str = "overlay-route";
@@ -127,7 +130,7 @@ pub fn network(network: &Network) -> std::result::Result<Vec<Finding>, CheckErro
     let here = Namespace::current().map_err(CheckError::Namespace)?;
     let host = Site::host(&here);
     let mut findings = Findings::default();
-    findings.segment(network, &host, &links(&here)?);
+    findings.segment(network, &host)?;
     if let Ok(inside) = named::open(&network.names.namespace) {
         let router = Site::inside(&inside, &network.names.namespace);
         findings.router(network, &host, &router)?;
@@ -143,7 +146,7 @@ pub enum CheckError {
     Directory(#[from] DirectoryError),
     /// The kernel.
     #[error(transparent)]
-    Kernel(#[from] crate::Error),
+    Kernel(#[from] Error),
     /// Our own namespace.
     #[error("open the network namespace: {0}")]
     Namespace(io::Error),
@@ -225,7 +228,7 @@ impl Findings {
                 format!("{} has IPv6 disabled: {setting} is 1", site.name),
                 format!("{}, then `mycelium net apply`", site.sysctl(&setting, "0")),
             ),
-            Err(crate::Error::NoSuchSetting { .. }) if interface == "all" => (
+            Err(Error::NoSuchSetting { .. }) if interface == "all" => (
                 "this kernel has no IPv6".to_owned(),
                 "start it without ipv6.disable=1, or load the module ipv6".to_owned(),
             ),
@@ -280,17 +283,13 @@ impl Findings {
     }
 
     /// The bridge of a network and its cable to the router, in the host's namespace.
-    fn segment(&mut self, network: &Network, host: &Site<'_>, links: &Links) {
+    fn segment(&mut self, network: &Network, host: &Site<'_>) -> Result<()> {
         let subject = network.name.as_str();
         let names = &network.names;
+        let (links, ports) = segment(host.namespace, &names.bridge, &names.uplink)?;
         for name in [&names.bridge, &names.uplink] {
-            self.mtu(subject, host, links, name, SEGMENT_MTU);
+            self.mtu(subject, host, &links, name, SEGMENT_MTU);
         }
-        let Some(bridge) = links.get(&names.bridge) else {
-            return;
-        };
-        let is_port = |link: &&Link| link.controller == Some(bridge.index);
-        let ports = links.values().filter(is_port).count();
         // The cable and as many attachments as there may be are fine.
         if ports > MAX_ATTACHMENTS + 1 {
             self.add(
@@ -306,6 +305,7 @@ impl Findings {
                 ),
             );
         }
+        Ok(())
     }
 
     /// The namespace that routes between a network's guests and the overlay.
@@ -360,15 +360,34 @@ impl Findings {
 
 /// What is looked at of an interface.
 struct Link {
-    index: u32,
     mtu: u32,
-    controller: Option<u32>,
 }
 
 /// By name.
 type Links = BTreeMap<String, Link>;
 
-/// All interfaces of a namespace.
+/// A network's bridge and its cable, and how many ports the bridge has. Not a list of all interfaces of the host, which
+/// would cost each network what all of them do: see [`crate::survey`].
+fn segment(namespace: &Namespace, bridge: &str, uplink: &str) -> Result<(Links, usize)> {
+    let look = || -> io::Result<_> {
+        let mut route = Transport::open(NETLINK_ROUTE)?;
+        let mut links = Links::new();
+        let mut ports = 0;
+        for name in [bridge, uplink] {
+            if let Some(found) = route::find(&mut route, name)? {
+                links.insert(name.to_owned(), Link { mtu: found.mtu });
+                if name == bridge {
+                    ports = route::ports(&mut route, found.index)?;
+                }
+            }
+        }
+        Ok((links, ports))
+    };
+    let looked = namespace.run(look).and_then(|looked| looked);
+    looked.map_err(|error| Error::from_io(format!("look at {bridge} and {uplink}"), error))
+}
+
+/// All interfaces of a namespace that has few.
 fn links(namespace: &Namespace) -> Result<Links> {
     query(namespace, "list interfaces", async |handle| {
         let mut links = BTreeMap::new();
@@ -376,16 +395,11 @@ fn links(namespace: &Namespace) -> Result<Links> {
         while let Some(message) = found.next().await {
             let message = message?;
             let mut name = None;
-            let mut link = Link {
-                index: message.header.index,
-                mtu: 0,
-                controller: None,
-            };
+            let mut link = Link { mtu: 0 };
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(text) => name = Some(text),
                     LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                    LinkAttribute::Controller(index) => link.controller = Some(index),
                     _ => {}
                 }
             }

@@ -11,8 +11,8 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-    InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -29,12 +29,12 @@ use crate::object::{Link, LinkKind, Object, Peer};
 
 /// What is known of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) index: u32,
+pub(crate) struct Found {
+    pub(crate) index: u32,
     pub(super) mark: Option<String>,
     pub(super) kind: Option<InfoKind>,
     pub(super) mac: Option<Mac>,
-    pub(super) mtu: u32,
+    pub(crate) mtu: u32,
     pub(super) controller: Option<u32>,
     pub(super) is_isolated: bool,
     pub(super) hears_all: bool,
@@ -42,7 +42,7 @@ pub(super) struct Found {
 }
 
 /// An interface by its name.
-pub(super) fn find(route: &mut Transport, name: &str) -> io::Result<Option<Found>> {
+pub(crate) fn find(route: &mut Transport, name: &str) -> io::Result<Option<Found>> {
     let mut message = LinkMessage::default();
     message
         .attributes
@@ -55,6 +55,23 @@ pub(super) fn find(route: &mut Transport, name: &str) -> io::Result<Option<Found
         Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// How many ports a bridge has. Takes the kernel as long as it has ports.
+pub(crate) fn ports(route: &mut Transport, bridge: u32) -> io::Result<usize> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::Controller(bridge),
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+    ];
+    let mut ports = 0;
+    route.list(RouteNetlinkMessage::GetLink(message), |answer| {
+        // A kernel that does not choose answers with all.
+        if let RouteNetlinkMessage::NewLink(link) = answer {
+            ports += usize::from(found(link).controller == Some(bridge));
+        }
+    })?;
+    Ok(ports)
 }
 
 fn found(link: LinkMessage) -> Found {

@@ -89,6 +89,15 @@ impl Transport {
         Ok(found)
     }
 
+    /// Ask rtnetlink for all there is of something; one at a time goes to `each`.
+    pub(crate) fn list(
+        &mut self,
+        message: RouteNetlinkMessage,
+        each: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<()> {
+        self.route(message, NLM_F_REQUEST | NLM_F_DUMP, each)
+    }
+
     fn route(
         &mut self,
         message: RouteNetlinkMessage,
