@@ -189,6 +189,16 @@ impl Directory {
         Ok(names)
     }
 
+    /// How many attachments a network has at most: by the ends of their files' names, which takes less than to know them.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`].
+    pub(crate) fn attachment_count(&self, network: &Name) -> Result<usize> {
+        let directory = self.root.join(network.as_str()).join(ATTACHMENTS);
+        let found = entries(&directory)?;
+        Ok(found.iter().filter(|file| file.ends_with(SUFFIX)).count())
+    }
+
     /// One attachment.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ impl Host {
             };
         }
         if earlier.is_none() {
-            let found = self.directory.attachment_names(&network.name)?.len() + 1;
+            let found = self.directory.attachment_count(&network.name)? + 1;
             if found > MAX_ATTACHMENTS {
                 let error = DesiredError::TooMany {
                     what: "attachments of a network",

@@ -1,8 +1,8 @@
 //! Network namespaces, interfaces, addresses and routes, for attaching workloads to the overlay and for running
 //! whole networks on one machine.
 //!
-//! Nothing here shells out or needs `unsafe`. A network namespace belongs to a thread, not to a process, so every
-//! operation runs on a short-lived thread that has entered the namespace; the caller's own thread never moves (only
+//! Nothing here shells out or needs `unsafe`. A network namespace belongs to a thread, not to a process, so operations run
+//! on a short-lived thread that has entered the namespace, or on the caller's, which has come back when they return (only
 //! [`userns::enter`] moves the caller, and says so). The API blocks: each operation takes well under a millisecond.
 //!
 //! - [`Namespace`]: create, open, enter with [`Namespace::run`], start processes with [`Namespace::spawn`];

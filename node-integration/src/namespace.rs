@@ -25,9 +25,9 @@ impl Namespace {
         Self::create_and(|| ()).map(|(namespace, ())| namespace)
     }
 
-    /// As [`Namespace::create`], and run `f` inside, on the same thread.
+    /// As [`Namespace::create`], and run `f` inside.
     pub(crate) fn create_and<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<(Self, T)> {
-        on_thread(|| {
+        away(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
                 crate::Error::from_io("create a network namespace", errno.into())
             })?;
@@ -89,6 +89,16 @@ impl Namespace {
         })?
     }
 
+    /// As [`Namespace::run`], without a thread, whose start takes longer than opening a socket does.
+    pub(crate) fn visit<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+        away(|| {
+            setns(&self.handle, CloneFlags::CLONE_NEWNET).map_err(|errno| {
+                crate::Error::from_io("enter a network namespace", errno.into())
+            })?;
+            Ok(f())
+        })?
+    }
+
     /// Start a process inside the namespace.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         self.run(|| command.spawn())?
@@ -102,6 +112,29 @@ impl Namespace {
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
+    }
+}
+
+/// Run `f`, which may change namespaces, and come back; on a thread of its own where there is no way back.
+fn away<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let home = Namespace::current()?;
+    if setns(&home, CloneFlags::CLONE_NEWNET).is_err() {
+        return on_thread(f);
+    }
+    let _way_back = WayBack(home);
+    Ok(f())
+}
+
+/// Brings the thread to this namespace when it is dropped, also by a panic.
+struct WayBack(Namespace);
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        if let Err(errno) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
+            // What is done next is meant for this namespace, and would be done to another.
+            eprintln!("no way back to a network namespace: {errno}");
+            std::process::abort();
+        }
     }
 }
 

@@ -67,7 +67,7 @@ impl Departures {
         };
         let (mut news, mut request) = match namespace {
             None => open()?,
-            Some(namespace) => namespace.run(open)??,
+            Some(namespace) => namespace.visit(open)??,
         };
         if let Some((porter, lock)) = self.prepare()
             && porter.ask(&request, &route::deletion(index), lock).is_ok()

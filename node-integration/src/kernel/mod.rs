@@ -53,7 +53,7 @@ impl Site {
         };
         let (route, nftables) = match &namespace {
             None => sockets()?,
-            Some(namespace) => namespace.run(sockets)??,
+            Some(namespace) => namespace.visit(sockets)??,
         };
         Ok(Self::new(namespace, route, nftables))
     }
@@ -91,7 +91,7 @@ impl Site {
     fn within<T: Send>(&self, f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         match &self.namespace {
             None => f(),
-            Some(namespace) => namespace.run(f)?,
+            Some(namespace) => namespace.visit(f)?,
         }
     }
 }

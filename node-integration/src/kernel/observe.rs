@@ -133,11 +133,13 @@ pub(super) fn observe(kernel: &mut Kernel, object: &Object) -> io::Result<State>
         Object::Neighbour {
             link, address, mac, ..
         } => {
-            let Some(found) = find(site, link)? else {
-                return Ok(State::Absent);
+            let index = match site.index(link) {
+                Ok(index) => index,
+                Err(error) if super::is_absence(&error) => return Ok(State::Absent),
+                Err(error) => return Err(error),
             };
             Ok(
-                match route::neighbour_mac(&mut site.route, found.index, *address)? {
+                match route::neighbour_mac(&mut site.route, index, *address)? {
                     // One that the kernel has found out itself is nobody's.
                     None | Some((_, false)) => State::Absent,
                     Some((known, true)) if known == Some(*mac) => State::Same,
