@@ -294,7 +294,7 @@ impl RunningNode<'_> {
     /// Everything that is not needed to reach the first peer over TCP. Only QUIC can fail.
     async fn start_services(
         &mut self,
-        listener: io::Result<tokio::net::TcpListener>,
+        listener: io::Result<tcp::Listener>,
         public_key: PublicKey,
         quic_bound: Option<QuicBound>,
         quic_state: &watch::Sender<QuicState>,
@@ -352,7 +352,7 @@ impl RunningNode<'_> {
     /// A busy port is no reason not to run: we can still dial. It is tried again, since its owner may go.
     fn listen_tcp(
         &mut self,
-        first: io::Result<tokio::net::TcpListener>,
+        first: io::Result<tcp::Listener>,
         port_sender: watch::Sender<Option<u16>>,
     ) {
         const CODE: &str = "tcp-port-unusable";

@@ -11,20 +11,38 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::{Established, Transport, link_info, unmapped};
 use crate::descriptors;
 
+mod pace;
 mod round_trip;
+
+use pace::SetAside;
 
 /// Static cost over IPv4 (wire spec §2.7).
 const COST: u16 = 15;
 /// The kernel takes no more while this much is unsent, so that control packets overtake data in our outbox instead of
 /// queueing behind it in the socket. Below 64 KiB throughput suffers from the extra wake-ups.
 const NOTSENT_LOWAT: u32 = 128 << 10;
-/// Below this round-trip time the system's congestion control is not left to send at a pace.
-const SHORT_ROUND_TRIP: Duration = Duration::from_millis(1);
 /// Longer than any handshake that leads to a useful link; the operating system would try for two minutes.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 1024;
 /// Pause when the process or the system is out of descriptors or memory: accepting again at once would spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    pace: SetAside,
+}
+
+impl Listener {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
 
 /// Connect to `remote`. The firewall mark is set before the first packet leaves.
 ///
@@ -41,19 +59,20 @@ pub async fn dial(remote: SocketAddr, firewall_mark: Option<u32>) -> io::Result<
         socket.set_mark(mark)?;
     }
     set_options(&socket)?;
+    let pace = pace::set_aside(&socket);
     let socket = TcpSocket::from_std_stream(socket.into());
     let started = Instant::now();
     let stream = tokio::time::timeout(DIAL_LIMIT, socket.connect(remote))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s"))??;
-    established(stream, remote, Some(started.elapsed()))
+    established(stream, remote, Some(started.elapsed()), &pace)
 }
 
 /// Listen on all addresses of both families, or of IPv4 alone where the system has no IPv6.
 ///
 /// # Errors
 /// `AddrInUse` when the port is busy, and whatever else the system says.
-pub fn listen(port: u16, firewall_mark: Option<u32>) -> io::Result<TcpListener> {
+pub fn listen(port: u16, firewall_mark: Option<u32>) -> io::Result<Listener> {
     let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     match listen_on(any_v6, firewall_mark) {
@@ -69,7 +88,7 @@ pub fn listen(port: u16, firewall_mark: Option<u32>) -> io::Result<TcpListener> 
     }
 }
 
-fn listen_on(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<TcpListener> {
+fn listen_on(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<Listener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -84,23 +103,27 @@ fn listen_on(address: SocketAddr, firewall_mark: Option<u32>) -> io::Result<TcpL
         socket.set_mark(mark)?;
     }
     socket.bind(&address.into())?;
+    let pace = pace::set_aside(&socket);
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(Listener {
+        socket: TcpListener::from_std(socket.into())?,
+        pace,
+    })
 }
 
 /// The next inbound connection. Whatever is wrong with one connection is that connection's end, never the listener's.
 ///
 /// # Errors
 /// Only when the listening socket itself is broken.
-pub async fn accept(listener: &TcpListener) -> io::Result<Established> {
+pub async fn accept(listener: &Listener) -> io::Result<Established> {
     loop {
-        match listener.accept().await {
+        match listener.socket.accept().await {
             Ok((stream, remote)) if descriptors::is_scarce(&stream, descriptors::Source::Peer) => {
                 tracing::debug!(%remote, "too few descriptors left: inbound connection refused");
             }
             Ok((stream, remote)) => {
                 let result = set_options(&SockRef::from(&stream))
-                    .and_then(|()| established(stream, unmapped(remote), None));
+                    .and_then(|()| established(stream, unmapped(remote), None, &listener.pace));
                 match result {
                     Ok(link) => return Ok(link),
                     Err(error) => {
@@ -144,30 +167,16 @@ fn set_options(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
 }
 
-/// On a short way do without a congestion control that sends at a pace (BBR), if that is what the system has: a timer would
-/// wake the processor for every 64 KiB, for flows that have congestion controls of their own (docs/adr/0016-pacing.md).
-fn do_not_pace(socket: &Socket, local: SocketAddr, remote: SocketAddr) {
-    let is_paced = |name: Vec<u8>| name.starts_with(b"bbr");
-    if socket.tcp_congestion().is_ok_and(is_paced)
-        && round_trip::of(local, remote).is_some_and(|rtt| rtt < SHORT_ROUND_TRIP)
-    {
-        // The first may not be there, or not be allowed. If neither is, things stay as they are.
-        let result = socket
-            .set_tcp_congestion(b"cubic")
-            .or_else(|_| socket.set_tcp_congestion(b"reno"));
-        tracing::debug!(%remote, ?result, "a short way, so not at a pace");
-    }
-}
-
 fn established(
     stream: TcpStream,
     remote: SocketAddr,
     setup_rtt: Option<Duration>,
+    pace: &SetAside,
 ) -> io::Result<Established> {
     let remote = unmapped(remote);
     let local = stream.local_addr().ok().map(unmapped);
     if let Some(local) = local {
-        do_not_pace(&SockRef::from(&stream), local, remote);
+        pace.give_back(&SockRef::from(&stream), local, remote);
     }
     Ok(Established {
         local,

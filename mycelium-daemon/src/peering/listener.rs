@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -18,7 +17,7 @@ use crate::link::{tcp, vsock};
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 
 /// Accept TCP links for as long as the listener works.
-pub async fn accept_tcp(listener: TcpListener, peers: PeerHandle) -> std::io::Error {
+pub async fn accept_tcp(listener: tcp::Listener, peers: PeerHandle) -> std::io::Error {
     loop {
         match tcp::accept(&listener).await {
             Ok(link) => peers.send(Request::Inbound(Box::new(link))).await,
