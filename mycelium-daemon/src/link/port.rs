@@ -170,6 +170,12 @@ impl LinkPort {
         due
     }
 
+    /// Whether what waits had better wait for the rest of the batch. Whoever reads a TCP link is woken by every write, and
+    /// takes all that is there at once.
+    pub(crate) fn gathers(&self) -> bool {
+        matches!(self.transmit, Transmit::Tcp(_))
+    }
+
     /// Write what the transport takes now. Native links are written by the worker.
     ///
     /// # Errors

@@ -229,9 +229,27 @@ impl WorkerPorts {
 
     /// Write out what the batch left in outboxes and interfaces.
     pub(crate) fn flush(&mut self) {
+        self.flush_links(|_| true);
+        self.flush_hosts();
+    }
+
+    /// In the middle of a batch: write out what gains nothing by waiting for the rest of it.
+    pub(super) fn flush_large(&mut self) {
+        self.flush_links(|link| !link.gathers());
+        self.flush_hosts();
+    }
+
+    fn flush_links(&mut self, which: impl Fn(&LinkPort) -> bool) {
         let now = self.now;
-        while let Some(peer) = self.touched_links.pop() {
-            let Ok(index) = self.links.binary_search_by_key(&peer, |link| link.peer) else {
+        let mut at = 0;
+        while let Some(&peer) = self.touched_links.get(at) {
+            let index = self.links.binary_search_by_key(&peer, |link| link.peer);
+            if index.is_ok_and(|index| !which(&self.links[index])) {
+                at += 1;
+                continue;
+            }
+            self.touched_links.swap_remove(at);
+            let Ok(index) = index else {
                 continue;
             };
             let link = &mut self.links[index];
@@ -244,7 +262,6 @@ impl WorkerPorts {
                 self.close_link(peer, reason, true);
             }
         }
-        self.flush_hosts();
     }
 
     fn flush_hosts(&mut self) {

@@ -472,7 +472,7 @@ impl Worker {
             self.host_packet(identity, raw);
             if raw.len() >= super::LARGE_BATCH {
                 // The next one would only wait behind this.
-                self.ports.flush();
+                self.ports.flush_large();
             }
         }
         self.finish();
