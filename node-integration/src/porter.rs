@@ -1,7 +1,7 @@
 //! A process that waits for the kernel in place of one that wants to end.
 //!
 //! A process ends when the last of its requests to the kernel is answered, even if it is killed: a command that removes an
-//! interface cannot end before the kernel is done with it. So it starts itself once more ([`Porter::start`]), hands over the
+//! interface cannot end before the kernel is done with it. So it starts itself once more (`Porter::start`), hands over the
 //! socket with the request, and ends. The other one, in [`serve_if_asked`], sends what it is given, one after the other, and
 //! ends a little after the one that started it. Nothing depends on it: who is left alone by it does the work itself, and
 //! what neither did is in the notes.
