@@ -72,9 +72,9 @@ pub(super) struct Parked {
 }
 
 impl Parked {
-    /// Whether it goes on marked as of a sparse flow, so that no later packet of its flow overtakes it, nor it an earlier one:
-    /// earlier ones have left every queue after [`LONG_WAIT`]; later ones are marked although it was not only after a longer
-    /// pause.
+    /// Whether it goes on marked as of a sparse flow, so that no later packet of its flow overtakes it, nor it an earlier one.
+    /// After [`LONG_WAIT`] earlier ones have left every queue, so it may be marked; before, no later one is, since its flow
+    /// has to pause longer for that.
     pub(super) fn goes_first(&self, now: Time) -> bool {
         self.sparse || now.since(self.since) >= LONG_WAIT
     }
